@@ -25,8 +25,9 @@ def _posterior_mean(
     distance = torch.cdist(x, means, compute_mode="donot_use_mm_for_euclid_dist")  # (M, K)
     log_density = -0.5 * (x.shape[-1] * total.log() + distance**2 / total)
     belongs = (log_weights + log_density).softmax(-1)  # (M, K) P(component k | x)
-    keep, pull = belongs * variances / total, belongs * sigma**2 / total
-    return keep.sum(-1, keepdim=True) * x + pull @ means
+    pull = belongs / total
+    score = pull @ means - pull.sum(-1, keepdim=True) * x  # gradient of log p(x; sigma)
+    return x + sigma**2 * score  # eq. 3
 
 # %% ../nbs/01_denoising.ipynb #773b7822
 def _per_point(

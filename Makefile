@@ -1,0 +1,55 @@
+# One entry for each habit. `make` alone lists them.
+# Needs python3 (3.10, 3.11 or 3.12) and make; everything else goes into .venv.
+
+PYTHON ?= python3
+DATA ?= bump
+ARGS ?=
+
+BIN := .venv/bin
+STAMP := .venv/installed
+SOURCES := nbs tests $(wildcard data_scripts)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lab fmt check notebooks
+
+help: ## list the targets
+	@echo "make TARGET, where TARGET is one of"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  %-10s %s\n", $$1, $$2 }'
+
+install: $(STAMP) ## make .venv and install the package with everything a developer needs
+
+# The stamp is newer than the two files below: nothing is installed twice.
+$(STAMP): settings.ini setup.py
+	@command -v "$(PYTHON)" >/dev/null || { \
+		echo "$(PYTHON) was not found. Install Python 3.10, 3.11 or 3.12, or name yours: make PYTHON=python3.11 ..."; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))' || { \
+		echo "$(PYTHON) is $$("$(PYTHON)" --version 2>&1), but Python 3.10, 3.11 or 3.12 is needed."; \
+		echo "Name another one: make PYTHON=python3.11 ..."; exit 1; }
+	@echo "Installing into .venv (a few minutes and about 6 GB the first time)"
+	"$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install -e '.[dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP) ## run the demo experiment and write its report (DATA=bump; DATA=etth1 for a real series)
+	@$(BIN)/diffsda run $(DATA) $(ARGS)
+
+test: $(STAMP) ## run all tests, every notebook included (ARGS="-k name" for some of them)
+	$(BIN)/python -m pytest $(ARGS)
+
+lab: $(STAMP) ## open the course in JupyterLab
+	$(BIN)/python -m jupyterlab nbs
+
+fmt: $(STAMP) ## format, clean and export the notebooks; run it before each commit
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/nbdev_clean
+	$(BIN)/nbdev_export
+
+check: $(STAMP) ## format, lint, and diffsda/ is what the notebooks export; changes no file
+	@$(BIN)/ruff format --check $(SOURCES) || { echo "Not formatted: run 'make fmt' and commit."; exit 1; }
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/python -m pytest -q tests/test_layers.py -k fixed_point
+
+notebooks: $(STAMP) ## run every notebook in fast mode and store its small outputs in it
+	$(BIN)/diffsda refresh $(ARGS)
+	$(BIN)/nbdev_clean
