@@ -1,0 +1,131 @@
+"""Every notebook runs from a fresh kernel in fast mode within two minutes, and has the course's form."""
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from diffsda.cli import experiments, parameters_of, run_notebook, unfit
+
+NBS = Path(__file__).resolve().parent.parent / "nbs"
+NOTEBOOKS = sorted(NBS.glob("*.ipynb"))
+LESSONS = [p for p in NOTEBOOKS if p.stem != "index"]
+EXPERIMENTS = {experiment.notebook.stem for experiment in experiments(NBS)}
+SECONDS = 120  # for a whole notebook
+
+by_stem = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+by_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+
+
+def cells_of(path, kind=None):
+    cells = nbformat.read(path, as_version=4).cells
+    return [cell for cell in cells if kind in (None, cell.cell_type)]
+
+
+def outputs_of(path):
+    return [(cell, output) for cell in cells_of(path, "code") for output in cell.outputs]
+
+
+@by_stem
+def test_runs_in_fast_mode(path, tmp_path):
+    fast = {"fast": True} if "fast" in parameters_of(path) else {}
+    try:
+        executed = run_notebook(path, tmp_path / path.name, fast, timeout=SECONDS, progress=False)
+    except RuntimeError as error:
+        # an experiment on real data that are not on this machine names the script that gets them
+        if path.stem in EXPERIMENTS and "FileNotFoundError" in str(error):
+            if "data_scripts/" in str(error):
+                pytest.skip(str(error))
+        raise
+    for cell, output in outputs_of(executed):
+        reason = unfit(output)
+        assert not reason, f"{reason}, from the cell\n{cell.source}"
+
+
+@by_stem
+def test_stored_outputs_are_fit_to_be_read(path):
+    for cell, output in outputs_of(path):
+        assert not unfit(output), f"{unfit(output)}, from the cell\n{cell.source}"
+        assert output.get("name") != "stderr", f"stored stderr, from the cell\n{cell.source}"
+    assert path.stat().st_size < 1_500_000
+
+
+@by_stem
+def test_pictures_have_alternative_text(path):
+    for cell, output in outputs_of(path):
+        if any(kind.startswith("image/") for kind in output.get("data", {})):
+            alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+            assert len(alt) > 10, f"no alternative text for the figure of\n{cell.source}"
+
+
+@by_stem
+def test_opens_with_title_and_summary(path):
+    first = cells_of(path)[0]
+    assert first.cell_type == "markdown"
+    assert re.match(r"# \S.*\n\n> \S", first.source), "a title, an empty line, a one-line summary"
+
+
+@by_lesson
+def test_says_what_it_needs_and_gives(path):
+    opening = "\n".join(cell.source for cell in cells_of(path)[:2])
+    for word in ("You will", "Builds on", "Runtime"):
+        assert f"**{word}**" in opening, f"the opening lacks **{word}**"
+    assert re.search(r"^## Summary", text_of(path), re.M)
+
+
+@by_lesson
+def test_parameters_cell(path):
+    tagged = [c for c in cells_of(path, "code") if "parameters" in c.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    assert "export" not in tagged[0].source
+    assert isinstance(parameters_of(path)["fast"].default, bool)
+    assert parameters_of(path)["fast"].default, "fast mode is the default"
+
+
+@by_stem
+def test_cells_are_short(path):
+    for cell in cells_of(path, "code"):
+        assert len(cell.source.splitlines()) <= 60, f"a cell of over 60 lines\n{cell.source[:200]}"
+
+
+@by_lesson
+def test_exercises_have_solutions(path):
+    if path.stem in EXPERIMENTS:
+        pytest.skip("an experiment sets no exercises")
+    assert re.search(r"^## Exercises", text_of(path), re.M)
+    marks = []  # E for an exercise's text, S for the solution that follows it
+    for cell in cells_of(path):
+        if cell.cell_type == "markdown":
+            marks += ["E"] * len(re.findall(r"^\*\*Exercise \d+\.", cell.source, re.M))
+        elif "solution" in cell.metadata.get("tags", []):
+            marks.append("S")
+    assert re.fullmatch("(ES+){3,5}", "".join(marks)), f"3 to 5, each solved; got {marks}"
+
+
+@by_stem
+def test_never_exports_itself(path):
+    code = "\n".join(cell.source for cell in cells_of(path, "code"))
+    assert "nbdev_export" not in code and "nbdev.export" not in code
+
+
+@by_stem
+def test_skips_the_same_cells_everywhere(path):
+    """nbdev obeys `#| eval: false`, papermill the tag: a cell that has one has both."""
+    for cell in cells_of(path, "code"):
+        directive = bool(re.search(r"^#\| *eval: *false", cell.source, re.M))
+        assert directive == ("skip-execution" in cell.metadata.get("tags", [])), cell.source
+
+
+@by_stem
+def test_holds_no_trace_of_a_run(path):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert "papermill" not in content["metadata"]
+    for cell in content["cells"]:
+        assert "injected-parameters" not in cell["metadata"].get("tags", [])
+        assert cell.get("execution_count") is None
+
+
+def text_of(path):
+    return "\n".join(cell.source for cell in cells_of(path, "markdown"))
