@@ -17,8 +17,8 @@ from .precond import expand_like, scalings
 # %% ../nbs/03_loss.ipynb #1e98da5d
 def log_normal_sigma(
     shape: int | tuple[int, ...],  # one noise level per entry: (B, V) gives every frame its own
-    P_mean: float = -0.4,  # mean of ln sigma; -1.2 is EDM's value for pixels
-    P_std: float = 1.0,  # standard deviation of ln sigma; 1.2 for pixels
+    P_mean: float = -0.4,  # mean of ln sigma; EDM's own value is -1.2
+    P_std: float = 1.0,  # standard deviation of ln sigma; EDM's own value is 1.2
     *,
     device: torch.device | str | None = None,
 ) -> Tensor:  # (*shape) positive, in data units
@@ -92,9 +92,9 @@ def edm_loss(
             "add axes of size 1, as in observed[..., None]"
         ) from None
     level = expand_like(sigma, x)
+    weight = edm_weight(level, sigma_data)
     clean = torch.where(observed, x, 0.0)
     denoised = denoise(clean + level * noise, sigma)
     # where before the square: an infinite output at a masked entry must not become 0 * inf in the gradient
     error = torch.where(observed, denoised - clean, 0.0)
-    total = (edm_weight(level, sigma_data) * error**2).sum()
-    return LossSum(total, observed.sum())
+    return LossSum((weight * error**2).sum(), observed.sum())

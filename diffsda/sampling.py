@@ -26,9 +26,10 @@ def karras_sigmas(
         raise ValueError(
             f"n must be at least 2, got {n}; sigma_max and sigma_min are levels already"
         )
-    if not 0 < sigma_min < sigma_max:
+    if not 0 < sigma_min < sigma_max < float("inf"):
         raise ValueError(
-            f"sigma_min and sigma_max must be 0 < sigma_min < sigma_max, got {sigma_min:g} and {sigma_max:g}"
+            f"sigma_min and sigma_max must be 0 < sigma_min < sigma_max < inf, "
+            f"got {sigma_min:g} and {sigma_max:g}; EDM uses 0.002 and 80"
         )
     if not rho > 0:
         raise ValueError(f"rho must be positive, got {rho:g}; 7 is EDM's value")
