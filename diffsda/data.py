@@ -33,11 +33,17 @@ def _check_labels(labels: dict, shape: tuple, classes: dict, kind: str):
 def _check_x(x: Tensor):
     if not isinstance(x, Tensor) or not x.is_floating_point():
         came = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"x must be a floating-point tensor, got {came}; try torch.as_tensor(x).float()")
+        raise ValueError(
+            f"x must be a floating-point tensor, got {came}; try torch.as_tensor(x).float()"
+        )
     if x.ndim < 3:
-        raise ValueError(f"x must be (B, V, *frame), got shape {tuple(x.shape)}; add a batch or feature axis?")
+        raise ValueError(
+            f"x must be (B, V, *frame), got shape {tuple(x.shape)}; add a batch or feature axis?"
+        )
     if 0 in x.shape:
-        raise ValueError(f"x is empty: shape {tuple(x.shape)} has an axis of length 0; drop that sequence or feature")
+        raise ValueError(
+            f"x is empty: shape {tuple(x.shape)} has an axis of length 0; drop that sequence or feature"
+        )
 
 # %% ../nbs/05_data.ipynb #a4417071
 @dataclass(frozen=True, eq=False)
@@ -60,9 +66,13 @@ class Sequences:
         B, V = self.x.shape[:2]
         lengths = torch.full((B,), V) if self.lengths is None else torch.as_tensor(self.lengths)
         if tuple(lengths.shape) != (B,) or lengths.is_floating_point():
-            raise ValueError(f"lengths must be {B} whole numbers, got {lengths.dtype} of shape {tuple(lengths.shape)}")
+            raise ValueError(
+                f"lengths must be {B} whole numbers, got {lengths.dtype} of shape {tuple(lengths.shape)}"
+            )
         if lengths.min() < 1 or lengths.max() > V:
-            raise ValueError(f"lengths must lie in 1..{V}, got {int(lengths.min())} to {int(lengths.max())}")
+            raise ValueError(
+                f"lengths must lie in 1..{V}, got {int(lengths.min())} to {int(lengths.max())}"
+            )
         object.__setattr__(self, "lengths", lengths.to(self.x.device, torch.long))
         if self.observed is not None and (
             self.observed.shape != self.x.shape or self.observed.dtype != torch.bool
@@ -75,7 +85,9 @@ class Sequences:
         if empty.any():
             raise ValueError(f"sequence {int(empty.nonzero()[0])} has no observed value; drop it")
         if not torch.isfinite(self.x[self.mask.expand_as(self.x)]).all():
-            raise ValueError("x holds NaN or infinite values that are not marked missing; pass observed=x.isfinite()")
+            raise ValueError(
+                "x holds NaN or infinite values that are not marked missing; pass observed=x.isfinite()"
+            )
         _check_labels(self.static, (B,), self.classes, "static")
         _check_labels(self.dynamic, (B, V), self.classes, "dynamic")
         object.__setattr__(self, "x", torch.where(self.mask, self.x, 0.0))
@@ -102,7 +114,9 @@ class Sequences:
     def __getitem__(self, rows) -> "Sequences":
         "The sequences at `rows` (a slice, or a list or tensor of indices); checked already, so not again."
         if isinstance(rows, int):
-            raise ValueError(f"data[{rows}] has no batch axis; write data[{rows}:{rows + 1}] or data[[{rows}]]")
+            raise ValueError(
+                f"data[{rows}] has no batch axis; write data[{rows}:{rows + 1}] or data[[{rows}]]"
+            )
         return self._each(lambda y: y[rows])
 
     def to(self, device) -> "Sequences":
@@ -122,12 +136,18 @@ class Sequences:
     def cat(parts: list) -> "Sequences":
         "Batches of the same kind joined along B."
         new = copy.copy(parts[0])
-        if any((p.observed is None) != (new.observed is None) or p.frame != new.frame for p in parts):
-            raise ValueError("only batches of one frame shape, all with or all without `observed`, can be joined")
+        if any(
+            (p.observed is None) != (new.observed is None) or p.frame != new.frame for p in parts
+        ):
+            raise ValueError(
+                "only batches of one frame shape, all with or all without `observed`, can be joined"
+            )
         for name in ("x", "lengths") + (("observed",) if new.observed is not None else ()):
             object.__setattr__(new, name, torch.cat([getattr(p, name) for p in parts]))
         for name in ("static", "dynamic"):
-            joined = {k: torch.cat([getattr(p, name)[k] for p in parts]) for k in getattr(new, name)}
+            joined = {
+                k: torch.cat([getattr(p, name)[k] for p in parts]) for k in getattr(new, name)
+            }
             object.__setattr__(new, name, joined)
         return new
 
@@ -151,13 +171,17 @@ class Scale:
         mask = data.mask.expand_as(data.x)
         count = mask.sum(over, keepdim=True)
         if (count == 0).any():
-            raise ValueError(f"feature {(count == 0).flatten().nonzero()[0].item()} is never observed; drop it")
+            raise ValueError(
+                f"feature {(count == 0).flatten().nonzero()[0].item()} is never observed; drop it"
+            )
         mean = (data.x.double() * mask).sum(over, keepdim=True) / count
         std = (((data.x - mean) * mask) ** 2).sum(over, keepdim=True).div(count).sqrt()
         dead = std <= 1e-8 * mean.abs().clamp(min=1e-8)
         if dead.any():
             where = dead.flatten().nonzero()[0].item()
-            raise ValueError(f"feature {where} is constant ({mean.flatten()[where]:g}) and cannot be scaled; drop it")
+            raise ValueError(
+                f"feature {where} is constant ({mean.flatten()[where]:g}) and cannot be scaled; drop it"
+            )
         return Scale(mean[0, 0].float(), std[0, 0].float(), sigma_data)
 
     def apply(self, data: Sequences) -> Sequences:
@@ -189,7 +213,9 @@ def bump(
     velocity = torch.tensor([0.25, 0.5, -0.25, -0.5])[speed, None]
     position = (start + velocity * torch.arange(V)) % 16  # (n, V)
     distance = (torch.arange(16) - position[..., None] + 8) % 16 - 8  # (n, V, 16) around the ring
-    light = torch.exp(-0.5 * (distance / torch.tensor([0.7, 1.1, 1.6, 2.2])[width, None, None]) ** 2)
+    light = torch.exp(
+        -0.5 * (distance / torch.tensor([0.7, 1.1, 1.6, 2.2])[width, None, None]) ** 2
+    )
     x = torch.stack([light, (sign - 1.0)[:, None, None] * light], dim=2)
     return Sequences(
         x + 0.02 * torch.randn(x.shape, generator=g),
@@ -216,7 +242,9 @@ def rotor(
     pattern, offset, omega = (torch.randint(k, (n,), generator=g) for k in (4, 3, 4))
     start = 2 * math.pi * torch.rand(n, 1, generator=g)
     angle = start + torch.tensor([0.3, 0.6, 1.0, -0.6])[omega, None] * torch.arange(V)  # (n, V)
-    amplitudes = torch.stack([torch.tensor([1.0, 0.2, 0.2, 0.6]).roll(i) for i in range(4)])[pattern]
+    amplitudes = torch.stack([torch.tensor([1.0, 0.2, 0.2, 0.6]).roll(i) for i in range(4)])[
+        pattern
+    ]
     turn = torch.stack([angle.cos(), angle.sin(), angle.cos(), angle.sin()], dim=-1)
     x = amplitudes[:, None] * turn + 0.6 * (offset - 1.0)[:, None, None]
     return Sequences(
@@ -235,7 +263,10 @@ def rotor(
     )
 
 # %% ../nbs/05_data.ipynb #d7431c6f
-TOYS = {"bump": (bump, ()), "rotor": (rotor, (0,))}  # name -> (maker, frame axes with their own scale)
+TOYS = {
+    "bump": (bump, ()),
+    "rotor": (rotor, (0,)),
+}  # name -> (maker, frame axes with their own scale)
 
 
 def toy_splits(

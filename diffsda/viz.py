@@ -32,7 +32,9 @@ def _array(x) -> np.ndarray:
 
 def _panels(rows: int, columns: int, width: float, height: float, **kwargs):
     with plt.rc_context(STYLE):
-        return plt.subplots(rows, columns, figsize=(columns * width, rows * height), squeeze=False, **kwargs)
+        return plt.subplots(
+            rows, columns, figsize=(columns * width, rows * height), squeeze=False, **kwargs
+        )
 
 # %% ../nbs/00_viz.ipynb #e28b6ba8
 def draw_sequence(
@@ -101,7 +103,9 @@ def swap_grid(
     "A table of pictures with the donors in its margins."
     statics, dynamics, swaps = _array(statics), _array(dynamics), _array(swaps)
     if swaps.shape[:2] != (len(statics), len(dynamics)):
-        raise ValueError(f"swaps must be ({len(statics)}, {len(dynamics)}, V, F), got shape {swaps.shape}")
+        raise ValueError(
+            f"swaps must be ({len(statics)}, {len(dynamics)}, V, F), got shape {swaps.shape}"
+        )
     fig, axes = _panels(len(statics) + 1, len(dynamics) + 1, 1.7, 1.2, sharex=True, sharey=True)
     limits = _limits(statics, dynamics, swaps)
     axes[0, 0].axis("off")
@@ -115,7 +119,9 @@ def swap_grid(
             draw_sequence(axes[r + 1, c + 1], swaps[r, c], heat, limits)
     for ax in axes.flat:
         ax.set_xticks([]), ax.set_yticks([])
-    for ax, colour in [(a, PALETTE[1]) for a in axes[0, 1:]] + [(a, PALETTE[0]) for a in axes[1:, 0]]:
+    for ax, colour in [(a, PALETTE[1]) for a in axes[0, 1:]] + [
+        (a, PALETTE[0]) for a in axes[1:, 0]
+    ]:
         ax.spines[:].set(color=colour, lw=2, visible=True)
     fig.suptitle(title, fontsize="medium")
     return fig
@@ -127,7 +133,9 @@ def compare(
     title: str = "",
 ) -> Figure:
     "One row of sequences per name, columns aligned, all in the same range."
-    fig, axes = _panels(len(rows), len(next(iter(rows.values()))), 1.9, 1.3, sharex=True, sharey=True)
+    fig, axes = _panels(
+        len(rows), len(next(iter(rows.values()))), 1.9, 1.3, sharex=True, sharey=True
+    )
     limits = _limits(*rows.values())
     for row, (name, x) in zip(axes, rows.items()):
         row[0].set_ylabel(name)
@@ -149,7 +157,11 @@ def loss_curve(
     ax, width = axes[0, 0], max(1, len(loss) // 15)
     ax.plot(step, loss, color=PALETTE[5], lw=0.8, label="logged")
     if len(loss) > width > 1:
-        ax.plot(step[width - 1 :], np.convolve(loss, np.ones(width) / width, "valid"), label=f"mean of {width}")
+        ax.plot(
+            step[width - 1 :],
+            np.convolve(loss, np.ones(width) / width, "valid"),
+            label=f"mean of {width}",
+        )
         ax.legend(frameon=False)
     ax.set(xlabel="step", ylabel="loss per observed value", title=title, yscale="log")
     return fig
@@ -169,7 +181,9 @@ def heat_table(
     ax.set_xticks(range(len(columns)), columns), ax.set_yticks(range(len(rows)), rows)
     for (r, c), v in np.ndenumerate(values):
         if np.isfinite(v):
-            ax.text(c, r, f"{v:.0f}", ha="center", va="center", color="white" if v < 60 else "black")
+            ax.text(
+                c, r, f"{v:.0f}", ha="center", va="center", color="white" if v < 60 else "black"
+            )
     ax.set_title(title)
     return fig
 
