@@ -2,6 +2,7 @@
 
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -189,11 +190,13 @@ def test_report_holds_results_and_hides_code(report):
     assert "steps = 7" in page.text and "data = 'bump'" in page.text
 
 
-def test_refresh_stores_outputs_and_nothing_else(make):
+def test_refresh_stores_outputs_and_nothing_else(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     notebook = make(
         "a.ipynb", FIGURE, "import sys\nprint('bar', file=sys.stderr)\nprint(steps, fast)\nsteps"
     )
     content = notebook.read_text(encoding="utf-8").replace("fast = True", "fast = False")
+    content = content.replace('"execution_count": null', '"execution_count": 9')
     notebook.write_text(content, encoding="utf-8")
     before = nbformat.read(notebook, 4)
     cli.refresh(notebook, progress=False)
@@ -207,6 +210,8 @@ def test_refresh_stores_outputs_and_nothing_else(make):
     assert printed.text == "4 True\n" and shown.data["text/plain"] == "4"
     assert 'execution_count": 1' not in notebook.read_text(encoding="utf-8")
     assert shown.execution_count is None and after.cells[3].execution_count is None
+
+    assert [p.name for p in tmp_path.iterdir()] == ["nbs"], "nothing is left lying about"
 
     once = notebook.read_bytes()
     cli.refresh(notebook, progress=False)
@@ -259,7 +264,8 @@ def test_command_says_what_is_wrong(make, tmp_path, monkeypatch, capsys):
 
     assert cli.main(["run", "bump", *folder]) == 0
     report = tmp_path / "reports" / "bump" / "report.html"
-    assert report.exists()
+    assert cli.main(["run", "bump", "-p", "step", "3", *folder]) == 2
+    assert report.exists(), "a refused call touches nothing"
     assert cli.main(["run", "bump", "-p", "steps", "3", *folder]) == 1
     said = capsys.readouterr().err
     assert "too few" in said and "reports/bump/14_demo.ipynb" in said
