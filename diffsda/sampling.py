@@ -35,7 +35,7 @@ def karras_sigmas(
         raise ValueError(f"rho must be positive, got {rho:g}; 7 is EDM's value")
     ramp = torch.linspace(0, 1, n, dtype=torch.float64)
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-    return torch.cat([(high + ramp * (low - high)) ** rho, ramp.new_zeros(1)])
+    return torch.cat([((1 - ramp) * high + ramp * low) ** rho, ramp.new_zeros(1)])
 
 # %% ../nbs/04_sampling.ipynb #ab8bad62
 def _levels(
@@ -106,8 +106,8 @@ def sample_heun(
             f"churn and churn_noise must not be negative, got {churn:g} and {churn_noise:g}"
         )
     steps = len(sigmas) - 1
-    churned = (churn_min <= sigmas) & (sigmas <= churn_max)
-    gammas = (min(churn / steps, 2**0.5 - 1) * churned).tolist()
+    most = min(churn / steps, 2**0.5 - 1)
+    gammas = [most if churn_min <= sigma <= churn_max else 0.0 for sigma in sigmas.tolist()]
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         if callback is not None:
             callback(i, sigma, x)
