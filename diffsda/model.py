@@ -40,11 +40,11 @@ def in_batches(
     size: int = 256,  # sequences at once
     desc: str = "",  # beside the progress bar
 ):
-    "`operation` applied to `size` sequences at a time, results joined; a progress bar if that takes more than one."
+    "`operation` applied to `size` sequences at a time, results joined; a progress bar if that takes over two seconds."
     count = len(data[0].s) if isinstance(data[0], Factors) else len(data[0])
     rows = lambda y, part: y.map(lambda z: z[part]) if isinstance(y, Factors) else y[part]
     parts = []
-    for start in tqdm(range(0, count, size), desc=desc, leave=False, disable=count <= size):
+    for start in tqdm(range(0, count, size), desc=desc, leave=False, delay=2):
         parts.append(operation(*(rows(y, slice(start, start + size)) for y in data)))
     return type(parts[0]).cat(parts)
 
