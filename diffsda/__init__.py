@@ -1,1 +1,6 @@
 __version__ = "0.1.0"
+
+from .encoder import Factors
+from .model import DiffSDA
+
+__all__ = ["DiffSDA", "Factors"]
