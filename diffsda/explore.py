@@ -58,7 +58,7 @@ class Directions:
                 f"codes must be (n >= 2, h) and finite, got shape {tuple(codes.shape)}"
             )
         mean, std = codes.mean(0), codes.std(0).clamp(min=1e-8)
-        variances, axes = torch.linalg.eigh(((codes - mean) / std).T.cov().atleast_2d())
+        variances, axes = torch.linalg.eigh(torch.atleast_2d(((codes - mean) / std).T.cov()))
         variances = variances.flip(0).clamp(min=0)
         return Directions(mean, std, axes.T.flip(0), variances / variances.sum())
 

@@ -1,0 +1,77 @@
+"""Exploring: the identities that hold for any model, trained or not."""
+
+import pytest
+import torch
+
+from diffsda.data import Sequences, toy_splits
+from diffsda.explore import Directions, reconstruction_errors, swap_all, traverse
+from diffsda.model import DiffSDA
+
+
+@pytest.fixture(scope="module")
+def data():
+    return toy_splits("rotor", sizes=(40, 4, 4))[0]
+
+
+@pytest.fixture(scope="module")
+def model(data):
+    torch.manual_seed(0)
+    return DiffSDA.mlp(data.frame, 4, 2, hidden=8, enc_width=16, dec_width=16, embedding=16)
+
+
+def test_directions_are_those_of_the_correlation():
+    g = torch.Generator().manual_seed(0)
+    codes = torch.randn(5000, 1, generator=g) * torch.tensor([3.0, -3.0, 0.0]) + torch.randn(
+        5000, 3, generator=g
+    )
+    found = Directions.of(codes)
+    first = found.axes[0] * found.axes[0, 0].sign()
+    assert torch.allclose(first, torch.tensor([0.5**0.5, -(0.5**0.5), 0.0]), atol=0.05)
+    assert found.share[0] > 0.6 and found.share.sum() == pytest.approx(1)
+
+
+def test_alpha_zero_is_the_identity(model, data):
+    own = model.encode(data)
+    found = Directions.of(own.s)
+    assert torch.equal(found.move(own.s, 1, 0.0), own.s)
+    walk = traverse(model, data[:3], found, 1, [0.0], steps=6)
+    assert torch.equal(walk[0], model.reconstruct(data[:3], steps=6).x)
+
+
+def test_a_step_is_as_long_as_the_paper_says():
+    "((s - mean) / std + alpha v sqrt(h)) std + mean, written out."
+    codes = torch.randn(100, 4) * torch.tensor([1.0, 2.0, 0.5, 3.0]) + 7
+    found, s = Directions.of(codes), codes[:5]
+    want = ((s - found.mean) / found.std + 0.3 * found.axes[2] * 4**0.5) * found.std + found.mean
+    assert torch.allclose(found.move(s, 2, 0.3), want, atol=1e-5)
+
+
+def test_walks_change_one_code_only(model, data):
+    own = model.encode(data)
+    along_d = Directions.of(own.d.flatten(0, 1))
+    walk = traverse(model, data[:2], along_d, 0, [-1.0, 0.0, 1.0], code="d", steps=4)
+    assert walk.shape == (3, 2, 24, 4) and not torch.allclose(walk[0], walk[2])
+
+
+def test_everyone_with_everyone(model, data):
+    grid = swap_all(model, data[:2], data[2:5], steps=4)
+    assert grid.shape == (2, 3, 24, 4)
+    one = model.swap(data[[1]], data[[4]], steps=4).x[0]
+    assert torch.allclose(grid[1, 2], one, atol=1e-4)
+
+
+def test_errors_look_at_observed_values_only(model, data):
+    seen = torch.rand(data.x.shape, generator=torch.Generator().manual_seed(0)) > 0.5
+    holes = Sequences(data.x, observed=seen)
+    want = (model.reconstruct(holes, steps=6).x - holes.x)[seen].square().mean().item()
+    assert reconstruction_errors(model, holes, steps=6)["inverted"] == pytest.approx(want)
+
+
+def test_wrong_questions_are_refused(model, data):
+    found = Directions.of(model.encode(data).s)
+    with pytest.raises(ValueError, match="direction 4"):
+        found.move(torch.zeros(4), 4, 1.0)
+    with pytest.raises(ValueError, match="code must be"):
+        traverse(model, data[:1], found, 0, [1.0], code="x")
+    with pytest.raises(ValueError, match="finite"):
+        Directions.of(torch.zeros(1, 4))
