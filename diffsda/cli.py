@@ -181,8 +181,8 @@ def run_notebook(
             language="python",
             cwd=str(cwd or notebook.parent),
             progress_bar=progress,
-            # a kernel that only this process talks to need not warn about encryption
-            extra_arguments=["--IPKernelApp.log_level=40"],
+            # no word about encryption: only this process talks to the kernel
+            extra_arguments=["--IPKernelApp.log_level=50"],
             # at least one second: Jupyter takes 0 for no limit
             timeout_func=lambda cell: None if end is None else max(1, end - time.monotonic()),
         )
