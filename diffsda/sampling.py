@@ -180,9 +180,8 @@ def sample_dpmpp_2m(
         if callback is not None:
             callback(i, sigma, x)
         denoised = target = denoise(x, sigma)
-        if (
-            0 < i < steps - 1
-        ):  # the first step has no past, and the last is infinitely long in ln sigma
+        # the first step has no past, and the last is infinitely long in ln sigma
+        if 0 < i < steps - 1:
             ratio = (sigma / sigma_next).log() / (sigmas[i - 1] / sigma).log()
             target = denoised + ratio / 2 * (denoised - previous)
         x = target + sigma_next / sigma * (x - target)
