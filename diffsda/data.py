@@ -65,7 +65,10 @@ class Sequences:
         _check_x(self.x)
         B, V = self.x.shape[:2]
         lengths = torch.full((B,), V) if self.lengths is None else torch.as_tensor(self.lengths)
-        if tuple(lengths.shape) != (B,) or lengths.is_floating_point():
+        whole = not (
+            lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool
+        )
+        if tuple(lengths.shape) != (B,) or not whole:
             raise ValueError(
                 f"lengths must be {B} whole numbers, got {lengths.dtype} of shape {tuple(lengths.shape)}"
             )
@@ -74,6 +77,8 @@ class Sequences:
                 f"lengths must lie in 1..{V}, got {int(lengths.min())} to {int(lengths.max())}"
             )
         object.__setattr__(self, "lengths", lengths.to(self.x.device, torch.long))
+        if self.observed is not None and not isinstance(self.observed, Tensor):
+            raise ValueError(f"observed must be a bool tensor, got {type(self.observed).__name__}")
         if self.observed is not None and (
             self.observed.shape != self.x.shape or self.observed.dtype != torch.bool
         ):
@@ -113,15 +118,18 @@ class Sequences:
 
     def __getitem__(self, rows) -> "Sequences":
         "The sequences at `rows` (a slice, or a list or tensor of indices); checked already, so not again."
-        if isinstance(rows, int):
+        if isinstance(rows, tuple) or self.lengths[rows].ndim != 1:
             raise ValueError(
-                f"data[{rows}] has no batch axis; write data[{rows}:{rows + 1}] or data[[{rows}]]"
+                f"data[{rows}] must keep the batch axis and pick sequences only; "
+                "write data[i : i + 1] or data[[i]] for one of them"
             )
         return self._each(lambda y: y[rows])
 
     def to(self, device) -> "Sequences":
         "The same sequences on another device."
-        return self._each(lambda y: y.to(device, non_blocking=True))
+        # towards the CPU a copy must be complete before anybody reads it
+        ahead = torch.device(device).type != "cpu"
+        return self._each(lambda y: y.to(device, non_blocking=ahead))
 
     def _each(self, f) -> "Sequences":
         new = copy.copy(self)
@@ -134,14 +142,19 @@ class Sequences:
 
     @staticmethod
     def cat(parts: list) -> "Sequences":
-        "Batches of the same kind joined along B."
+        "Batches of the same kind joined along B. Raises ValueError if there is none, or if they differ in kind."
+        if len(parts) == 0:
+            raise ValueError("parts is empty; there is nothing to join")
         new = copy.copy(parts[0])
-        if any(
-            (p.observed is None) != (new.observed is None) or p.frame != new.frame for p in parts
-        ):
-            raise ValueError(
-                "only batches of one frame shape, all with or all without `observed`, can be joined"
-            )
+        kinds = {
+            "V and frame": lambda p: tuple(p.x.shape[1:]),
+            "having `observed`": lambda p: p.observed is not None,
+            "labels": lambda p: (sorted(p.static), sorted(p.dynamic), p.classes),
+            "scale": lambda p: id(p.scale),
+        }
+        for what, kind in kinds.items():
+            if any(kind(p) != kind(new) for p in parts):
+                raise ValueError(f"parts must be alike to be joined, but they differ in {what}")
         for name in ("x", "lengths") + (("observed",) if new.observed is not None else ()):
             object.__setattr__(new, name, torch.cat([getattr(p, name) for p in parts]))
         for name in ("static", "dynamic"):
@@ -166,6 +179,10 @@ class Scale:
 
         `axes` are the axes of a frame that keep statistics of their own: (0,) is one mean and std per
         feature or channel, () one for everything. Raises ValueError if something is constant or unobserved."""
+        if not sigma_data > 0:
+            raise ValueError(f"sigma_data must be positive, got {sigma_data}; 0.5 is EDM's value")
+        if not all(-len(data.frame) <= a < len(data.frame) for a in axes):
+            raise ValueError(f"axes {axes} must be axes of a frame, whose shape is {data.frame}")
         keep = {a % len(data.frame) for a in axes}
         over = [0, 1] + [i + 2 for i in range(len(data.frame)) if i not in keep]
         mask = data.mask.expand_as(data.x)
@@ -185,11 +202,21 @@ class Scale:
         return Scale(mean[0, 0].float(), std[0, 0].float(), sigma_data)
 
     def apply(self, data: Sequences) -> Sequences:
-        "`data` in normalised units; its holes stay holes. Raises ValueError if it is normalised already."
+        """`data` in normalised units; its holes stay holes.
+
+        Raises ValueError if it is normalised already, or of other frames than the scale was fitted on."""
         if data.scale is not None:
-            raise ValueError("these sequences are normalised already; apply a scale to raw data")
+            raise ValueError("data is normalised already; apply a scale to raw data")
+        mean, std = self.mean.to(data.x.device), self.std.to(data.x.device)
+        if mean.ndim != len(data.frame) or any(
+            a not in (1, b) for a, b in zip(mean.shape, data.frame)
+        ):
+            raise ValueError(
+                f"data has frames of shape {data.frame}, which a scale of shape {tuple(mean.shape)} "
+                "does not fit; fit it on data of the same kind"
+            )
         new = data._each(lambda y: y)
-        x = (data.x - self.mean) / self.std * self.sigma_data
+        x = (data.x - mean) / std * self.sigma_data
         object.__setattr__(new, "x", torch.where(data.mask, x, 0.0))
         object.__setattr__(new, "scale", self)
         return new
@@ -198,7 +225,13 @@ class Scale:
         "Normalised values back in raw units."
         return x / self.sigma_data * self.std.to(x.device) + self.mean.to(x.device)
 
-# %% ../nbs/05_data.ipynb #25ab4f0c
+# %% ../nbs/05_data.ipynb #68b3ca6f
+def _check_counts(**counts: int):
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {count!r}")
+
+
 def bump(
     n: int,  # sequences
     seed: int = 0,
@@ -206,7 +239,9 @@ def bump(
 ) -> Sequences:  # x (n, V, 2, 16)
     """A bump of light walking around a ring of 16 pixels.
 
-    Static: `width` (4), `sign` of the second channel (3). Dynamic: `speed` (4), `position` (16, the nearest pixel)."""
+    Static: `width` (4), `sign` of the second channel (3). Dynamic: `speed` (4), `position` (16, the nearest pixel).
+    Raises ValueError unless `n` and `V` are at least 1."""
+    _check_counts(n=n, V=V)
     g = torch.Generator().manual_seed(seed)
     width, sign, speed = (torch.randint(k, (n,), generator=g) for k in (4, 3, 4))
     start = 16 * torch.rand(n, 1, generator=g)
@@ -237,7 +272,9 @@ def rotor(
 ) -> Sequences:  # x (n, V, 4)
     """Four channels turning together around a constant offset.
 
-    Static: `pattern` of amplitudes (4), `offset` (3). Dynamic: `omega` (4), `angle` (8 sectors of the circle)."""
+    Static: `pattern` of amplitudes (4), `offset` (3). Dynamic: `omega` (4), `angle` (8 sectors of the circle).
+    Raises ValueError unless `n` and `V` are at least 1."""
+    _check_counts(n=n, V=V)
     g = torch.Generator().manual_seed(seed)
     pattern, offset, omega = (torch.randint(k, (n,), generator=g) for k in (4, 3, 4))
     start = 2 * math.pi * torch.rand(n, 1, generator=g)

@@ -1,0 +1,11 @@
+"""What all tests share: one thread, so that sums have one order, and random numbers that do not depend on other tests."""
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed():
+    torch.manual_seed(0)
