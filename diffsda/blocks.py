@@ -12,6 +12,7 @@ import inspect
 import json
 import math
 import os
+import re
 from functools import wraps
 from pathlib import Path
 
@@ -34,6 +35,11 @@ class SigmaEmbedding(nn.Module):
         spread: float = 16.0,  # standard deviation of the frequencies
     ):
         super().__init__()
+        if channels < 2 or channels % 2 or width < 1:
+            raise ValueError(
+                "channels must be even and at least 2, half cosines and half sines, and width at least 1, "
+                f"got {channels} and {width}"
+            )
         self.register_buffer("frequencies", torch.randn(channels // 2) * spread)
         self.layers = nn.Sequential(
             nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
@@ -132,17 +138,20 @@ def write_checkpoint(
     facts: dict,  # what JSON can hold
     tensors: dict,  # name -> tensor
 ):
-    "Writes `name.json` and the tensors it names, atomically; then removes the tensors it named before."
+    "Writes `name.json` and the tensors it names, atomically; then removes what earlier writes left behind."
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     content = dump_tensors({k: v.detach().contiguous().cpu().clone() for k, v in tensors.items()})
     weights = f"{name}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+    facts = json.dumps({"format": FORMAT, "weights": weights} | facts, indent=2).encode()
     _replace(folder / weights, content)
-    facts = {"format": FORMAT, "weights": weights} | facts
-    _replace(folder / f"{name}.json", json.dumps(facts, indent=2).encode())
-    for old in folder.glob(f"{name}-*.safetensors"):
-        if old.name != weights:
-            old.unlink()
+    _replace(folder / f"{name}.json", facts)
+    # older weights of this name, and unfinished files of a process that was killed while it wrote
+    ours = rf"{re.escape(name)}-[0-9a-f]{{16}}\.safetensors"
+    left = re.compile(rf"{ours}|\.({ours}|{re.escape(name)}\.json)\.\d+")
+    for old in folder.iterdir():
+        if left.fullmatch(old.name) and old.name != weights:
+            old.unlink(missing_ok=True)
 
 # %% ../nbs/06_blocks.ipynb #4f68c045
 def read_checkpoint(folder, name: str) -> tuple[dict, dict]:

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Factors', 'run_recurrent', 'LimitedChannel', 'SequenceEncoder']
 
-# %% ../nbs/08_encoder.ipynb #3e076303
+# %% ../nbs/08_encoder.ipynb #643eae52
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -61,6 +62,9 @@ class LimitedChannel(Rebuildable):
         noise: float,  # standard deviation, in units of the code's own
     ):
         super().__init__()
+        check_sizes(d_dim=d_dim)
+        if not 0 <= noise < math.inf:
+            raise ValueError(f"noise must be a standard deviation, 0 or above, got {noise}")
         self.noise = noise
         self.normalise = nn.BatchNorm1d(d_dim, affine=False)
 
@@ -92,7 +96,7 @@ class SequenceEncoder(Rebuildable):
     ):
         super().__init__()
         check_sizes(s_dim=s_dim, d_dim=d_dim, hidden=hidden)
-        if not d_noise >= 0:
+        if not 0 <= d_noise < math.inf:
             raise ValueError(
                 f"d_noise must be 0 (the paper) or a standard deviation above it, got {d_noise}"
             )
@@ -125,11 +129,16 @@ class SequenceEncoder(Rebuildable):
         lengths: Tensor,  # (B,) frames that exist
         mask: Tensor,  # broadcasts to x, True where observed
     ) -> Factors:
+        if x.dtype != self.to_s.weight.dtype:
+            raise ValueError(
+                f"x is {x.dtype}, but the model computes in {self.to_s.weight.dtype}; "
+                "make data of that type, as in Sequences(x.float())"
+            )
         features = self.frames(x, mask)
         with torch.autocast(
             x.device.type, enabled=False
         ):  # recurrent layers stay in full precision
-            return self._split(features.float(), lengths)
+            return self._split(features.to(x.dtype), lengths)
 
     def _split(self, features: Tensor, lengths: Tensor) -> Factors:
         V = features.shape[1]
@@ -141,9 +150,11 @@ class SequenceEncoder(Rebuildable):
         d = self.to_d(run_recurrent(self.dynamics, h, ragged))
         if self.channel is not None:
             d = self.channel(d, exists)
+        s = self.to_s(self._ends(h, lengths) if self.shared else h)
         if exists is not None:
             d = d * exists[..., None]
-        return Factors(self.to_s(h if not self.shared else self._ends(h, lengths)), d)
+            s = s if self.shared else s * exists[..., None]
+        return Factors(s, d)
 
     def _ends(self, h: Tensor, lengths: Tensor) -> Tensor:
         "The states that have seen the whole sequence: last of the forward direction, first of the backward one."

@@ -1,0 +1,638 @@
+"""Blocks, frame networks and the sequence encoder: what may depend on what, and how a network is kept."""
+
+import inspect
+import json
+import math
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from diffsda import blocks
+from diffsda.blocks import (
+    Rebuildable,
+    ScaleShift,
+    SigmaEmbedding,
+    load_module,
+    modulate,
+    read_checkpoint,
+    save_module,
+    write_checkpoint,
+)
+from diffsda.encoder import Factors, LimitedChannel, SequenceEncoder, run_recurrent
+from diffsda.frames import MLPDecoder, MLPEncoder, check_sizes
+
+quick = settings(deadline=None, max_examples=25)
+frames = st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple)
+FRAME = (2, 3)
+
+
+def reader(frame=FRAME, **options):
+    return MLPEncoder(frame, 16, **options).eval()
+
+
+def painter(frame=FRAME, z_dim=5):
+    return MLPDecoder(frame, z_dim, 16, embedding=16).eval()
+
+
+def encoder(**options):
+    return SequenceEncoder(MLPEncoder(FRAME, 16), 4, 2, 8, **options).eval()
+
+
+def everything(x):
+    return torch.ones_like(x).bool()
+
+
+def encode(net, x, lengths=None):
+    lengths = torch.full((len(x),), x.shape[1]) if lengths is None else torch.as_tensor(lengths)
+    with torch.no_grad():
+        return net(x, lengths, everything(x))
+
+
+def close(a, b, atol=1e-5):
+    return a.shape == b.shape and torch.allclose(a, b, atol=atol)
+
+
+# Noise level and modulation
+
+
+def test_embedding_of_many_levels_is_that_of_each():
+    embed, c_noise = SigmaEmbedding(8, 16), torch.randn(3, 4)
+    together = embed(c_noise)
+    assert together.shape == (3, 4, 16) and embed(c_noise[0, 0]).shape == (16,)
+    assert close(together[1, 2], embed(c_noise[1, 2]))
+    assert not torch.allclose(together[0, 0], together[0, 1], atol=1e-3)
+
+
+def test_frequencies_are_kept_with_the_weights_and_never_trained():
+    one, two = SigmaEmbedding(8, 16), SigmaEmbedding(8, 16)
+    assert "frequencies" in one.state_dict() and "frequencies" not in dict(one.named_parameters())
+    two.load_state_dict(one.state_dict())
+    assert torch.equal(one(torch.tensor(0.3)), two(torch.tensor(0.3)))
+
+
+def test_modulation():
+    h, scale, shift = torch.randn(3, 2, 4, 5), torch.randn(2, 4, 5), torch.randn(5)
+    assert close(modulate(h, scale, shift), h * (1 + scale) + shift)
+    assert torch.equal(modulate(h, torch.zeros(5), torch.zeros(5)), h)
+    a, b = ScaleShift(6, 5)(torch.randn(2, 4, 6))
+    assert a.shape == b.shape == (2, 4, 5)
+
+
+# Frames
+
+
+@quick
+@given(frames, st.integers(1, 3), st.integers(1, 4))
+def test_frame_networks_take_any_frame_shape(frame, B, V):
+    x = torch.randn(B, V, *frame)
+    assert reader(frame)(x, everything(x)).shape == (B, V, 16)
+    net = painter(frame)
+    condition = net.condition(torch.randn(B, V, 5))
+    assert net(x, torch.tensor(0.1), condition).shape == x.shape
+    many = x.expand(2, 3, *x.shape)
+    assert net(many, torch.zeros(2, 3, B, V), condition).shape == many.shape
+
+
+def test_each_frame_is_read_alone():
+    net, x = reader(), torch.randn(3, 6, *FRAME)
+    order = torch.randperm(6)
+    assert close(net(x[:, order], everything(x)), net(x, everything(x))[:, order])
+    other = x.clone()
+    other[:, 4] += 1
+    moved = (net(other, everything(x)) - net(x, everything(x))).abs().sum((0, 2))
+    assert (moved > 1e-4).nonzero().flatten().tolist() == [4]
+
+
+def test_mask_channel_tells_a_hole_from_a_measured_zero():
+    x = torch.randn(2, 4, *FRAME)
+    x[0, 1, 1, 2] = 0
+    hole = everything(x)
+    hole[0, 1, 1, 2] = False
+    torch.manual_seed(1)
+    blind, told = reader(), reader(mask_channel=True)
+    assert torch.equal(blind(x, hole), blind(x, everything(x)))
+    moved = (told(x, hole) - told(x, everything(x))).abs().sum(-1)
+    assert moved.nonzero().tolist() == [[0, 1]]
+    padding = torch.tensor([[True] * 4, [True] * 3 + [False]])[..., None, None]
+    assert close(told(x, padding), told(x, padding.expand_as(x)))
+
+
+def test_each_frame_is_painted_alone():
+    net, x, z = painter(), torch.randn(3, 6, *FRAME), torch.randn(3, 6, 5)
+    c_noise = torch.randn(3, 6)
+    base = net(x, c_noise, net.condition(z))
+    order = torch.randperm(6)
+    shuffled = net(x[:, order], c_noise[:, order], net.condition(z[:, order]))
+    assert close(shuffled, base[:, order])
+    for change in ("x", "c_noise", "z"):
+        changed = {"x": x.clone(), "c_noise": c_noise.clone(), "z": z.clone()}
+        changed[change][:, 2] += 1
+        moved = net(changed["x"], changed["c_noise"], net.condition(changed["z"])) - base
+        assert (moved.abs().amax((0, 2, 3)) > 1e-5).nonzero().flatten().tolist() == [2], change
+
+
+def test_condition_computed_once_serves_every_call():
+    net, z = painter(), torch.randn(3, 6, 5)
+    condition = net.condition(z)
+    kept = [tuple(y.clone() for y in pair) for pair in condition]
+    for c_noise in (torch.tensor(0.3), torch.randn(3, 6)):
+        x = torch.randn(3, 6, *FRAME)
+        assert torch.equal(net(x, c_noise, condition), net(x, c_noise, net.condition(z)))
+    for pair, before in zip(condition, kept):
+        assert all(torch.equal(a, b) for a, b in zip(pair, before))
+
+
+def test_axes_in_front_are_calls_of_their_own():
+    net, x, c_noise = painter(), torch.randn(4, 3, 6, *FRAME), torch.randn(4, 3, 6)
+    condition = net.condition(torch.randn(3, 6, 5))
+    together = net(x, c_noise, condition)
+    for m in range(4):
+        assert close(together[m], net(x[m], c_noise[m], condition))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (1, 1), (3, 1), (1, 3), (3, 3)])
+def test_axes_of_the_level_are_the_first_axes_of_x(shape):
+    """Also where B = V, and a level for each sequence could be taken for one for each frame."""
+    net, x = painter(), torch.randn(3, 3, *FRAME)
+    condition, c_noise = net.condition(torch.randn(3, 3, 5)), torch.randn(shape)
+    spelled_out = c_noise[(...,) + (None,) * (2 - len(shape))].expand(3, 3)
+    assert close(net(x, c_noise, condition), net(x, spelled_out, condition))
+
+
+@pytest.mark.parametrize(
+    "shape, rows", [((), 1), ((1, 1), 1), ((3,), 3), ((1, 6), 6), ((3, 6), 18)]
+)
+def test_a_level_is_embedded_once(shape, rows):
+    """One sigma for everything costs one row, one for each frame a row for each frame."""
+    net, seen = painter(), []
+    net.embed_sigma.layers[0].register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0].numel() // inputs[0].shape[-1])
+    )
+    net(torch.randn(3, 6, *FRAME), torch.zeros(shape), net.condition(torch.randn(3, 6, 5)))
+    assert seen == [rows]
+
+
+def test_every_parameter_of_a_painter_is_used():
+    net = painter()
+    net(
+        torch.randn(2, 3, *FRAME), torch.zeros(2, 3), net.condition(torch.randn(2, 3, 5))
+    ).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
+# Factors
+
+
+def test_factors_order_map_and_join():
+    f = Factors(torch.randn(3, 4), torch.randn(3, 6, 2))
+    z = f.per_frame()
+    assert z.shape == (3, 6, 6)
+    for v in range(6):
+        assert torch.equal(z[:, v, :4], f.s) and torch.equal(z[:, v, 4:], f.d[:, v])
+    own = Factors(torch.randn(3, 6, 4), f.d)
+    assert torch.equal(own.per_frame()[..., :4], own.s)
+    joined = Factors.cat([f.map(lambda y: y[:2]), f.map(lambda y: y[2:])])
+    assert torch.equal(joined.s, f.s) and torch.equal(joined.d, f.d)
+
+
+# The encoder
+
+
+@quick
+@given(st.integers(1, 3), st.integers(1, 5), st.booleans(), st.booleans(), st.booleans())
+def test_shapes_of_the_codes(B, V, shared, causal, limited):
+    net = encoder(shared=shared, causal=causal, d_noise=float(limited))
+    s, d = encode(net, torch.randn(B, V, *FRAME))
+    assert s.shape == ((B, 4) if shared else (B, V, 4)) and d.shape == (B, V, 2)
+    assert s.isfinite().all() and d.isfinite().all()
+
+
+def test_order_of_frames_matters_to_d():
+    net, x = encoder(), torch.randn(3, 6, *FRAME)
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    d, shuffled = encode(net, x).d, encode(net, x[:, order]).d
+    assert not torch.allclose(shuffled, d[:, order], atol=1e-3)
+    assert not torch.allclose(shuffled, d, atol=1e-3)
+
+
+def reactions(net, x):
+    """Which frames' codes (columns) answer when a frame of x (rows) is moved."""
+    base, rows = encode(net, x), []
+    for v in range(x.shape[1]):
+        moved = x.clone()
+        moved[:, v] += 1
+        new = encode(net, moved)
+        rows.append(
+            [
+                ((a - b).flatten(2).abs().amax((0, 2)) > 1e-7)
+                for a, b in zip(new, base)
+                if a.ndim == 3
+            ]
+        )
+    return [torch.stack(column) for column in zip(*rows)]
+
+
+def test_causal_d_looks_back_only_and_the_default_both_ways():
+    x = torch.randn(2, 6, *FRAME)
+    past = torch.ones(6, 6).triu().bool()
+    assert torch.equal(reactions(encoder(causal=True), x)[0], past)
+    assert reactions(encoder(), x)[0].all()
+    assert torch.equal(reactions(encoder(causal=True, shared=False), x)[0], past)  # its s, too
+
+
+def test_s_has_seen_every_frame():
+    for causal in (False, True):
+        net, x = encoder(causal=causal), torch.randn(2, 6, *FRAME)
+        base = encode(net, x).s
+        for v in range(6):
+            moved = x.clone()
+            moved[:, v] += 1
+            assert ((encode(net, moved).s - base).abs().amax(1) > 1e-6).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"causal": True}, {"shared": False}, {"d_noise": 0.5}])
+def test_padding_is_never_read_and_items_do_not_meet(options):
+    net, x, lengths = encoder(**options), torch.randn(4, 6, *FRAME), [6, 2, 4, 1]
+    nn.init.normal_(net.to_s.bias), nn.init.normal_(net.to_d.bias)
+    together = encode(net, x, lengths)
+    junk = x.clone()
+    for b, length in enumerate(lengths):
+        junk[b, length:] = 1e3
+    other = encode(net, junk, lengths)
+    assert torch.equal(other.s, together.s) and torch.equal(other.d, together.d)
+    for b, length in enumerate(lengths):  # each one alone, without its padding
+        alone = encode(net, x[b : b + 1, :length])
+        assert close(together.d[b, :length], alone.d[0])
+        assert (together.d[b, length:] == 0).all()
+        if "shared" in options:
+            assert close(together.s[b, :length], alone.s[0])
+            assert (together.s[b, length:] == 0).all()
+        else:
+            assert close(together.s[b], alone.s[0])
+
+
+def test_recurrent_layers_leave_padding_at_0():
+    rnn, h = nn.RNN(3, 4, batch_first=True, bidirectional=True), torch.randn(2, 5, 3)
+    out = run_recurrent(rnn, h, torch.tensor([5, 3]))
+    assert out.shape == (2, 5, 8) and (out[1, 3:] == 0).all()
+    assert close(out[0], run_recurrent(rnn, h, None)[0])
+
+
+def test_encoding_in_double_precision():
+    net, x = encoder(), torch.randn(2, 6, *FRAME)
+    single = encode(net, x)
+    double = encode(net.double(), x.double())
+    assert double.d.dtype == torch.float64 and close(double.d.float(), single.d)
+
+
+def test_data_of_another_type_than_the_model_is_refused():
+    with pytest.raises(ValueError, match=r"x is torch.float64.*float32"):
+        encode(encoder(), torch.randn(2, 6, *FRAME).double())
+
+
+def test_recurrent_layers_stay_in_full_precision_under_autocast():
+    net, seen = encoder(), {}
+    for name in ("reader", "dynamics", "to_s", "to_d"):
+        getattr(net, name).register_forward_pre_hook(
+            lambda module, inputs, name=name: seen.update({name: inputs[0].data.dtype})
+        )
+    net.frames.linears[1].register_forward_hook(lambda m, i, out: seen.update(frames=out.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        factors = encode(net, torch.randn(2, 6, *FRAME))
+    assert seen.pop("frames") == torch.bfloat16
+    assert set(seen.values()) == {torch.float32} and len(seen) == 4
+    assert factors.s.dtype == factors.d.dtype == torch.float32
+
+
+# The capacity of the dynamic channel
+
+
+def test_limited_channel_has_unit_variance_and_the_stated_noise():
+    codes = torch.tensor([5.0, -3.0]) + torch.tensor([0.1, 20.0]) * torch.randn(400, 10, 2)
+    channel = LimitedChannel(2, noise=0.5)
+    out = channel(codes, None)
+    signal = (codes - codes.mean((0, 1))) / codes.std((0, 1))
+    assert (signal.var((0, 1)) - 1).abs().max() < 1e-3
+    rest = out - signal
+    assert (rest.std((0, 1)) - 0.5).abs().max() < 0.03
+    assert abs((rest * signal).mean()) < 0.03  # noise knows nothing of the signal
+    assert not torch.equal(channel(codes, None), out)
+
+
+def test_limited_channel_at_test_time():
+    codes = 7 + 3 * torch.randn(200, 10, 2)
+    channel = LimitedChannel(2, noise=1.0)
+    for _ in range(100):
+        channel(codes, None)
+    channel.eval()
+    out = channel(codes, None)
+    assert torch.equal(out, channel(codes, None))  # no noise
+    assert abs(out.mean()) < 0.02 and abs(out.std() - 1) < 0.02
+    assert close(channel(codes[:3], None), out[:3])  # and no statistics of the batch
+    assert not list(channel.parameters())
+
+
+def test_limited_channel_measures_frames_that_exist_only():
+    codes, exists = torch.randn(50, 6, 2), torch.arange(6) < torch.randint(1, 7, (50, 1))
+    wild = torch.where(exists[..., None], codes, 1e4)
+    outs = []
+    for d in (codes, wild):
+        torch.manual_seed(0)
+        outs.append(LimitedChannel(2, noise=0.3)(d, exists)[exists])
+    assert torch.equal(*outs)
+
+
+def test_no_noise_means_no_normalisation():
+    net, x = encoder(), torch.randn(3, 6, *FRAME)
+    assert net.channel is None
+    nn.init.constant_(net.to_d.bias, 100.0)
+    assert (encode(net, x).d > 50).all()
+    limited = encoder(d_noise=0.5)
+    assert [name for name, _ in limited.named_parameters()] == [
+        n for n, _ in net.named_parameters()
+    ]
+
+
+# Sizes that cannot be
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, True, "8", None])
+def test_sizes_are_whole_and_positive(size):
+    with pytest.raises(ValueError, match="width.*at least 1"):
+        check_sizes(ok=3, width=size)
+
+
+@pytest.mark.parametrize(
+    "attempt, name",
+    [
+        (lambda: MLPEncoder(FRAME, 0), "features"),
+        (lambda: MLPEncoder((), 4), "frame"),
+        (lambda: MLPEncoder((3, 0), 4), "frame"),
+        (lambda: MLPDecoder((0,), 4, 4), "frame"),
+        (lambda: MLPDecoder(FRAME, 0, 4), "z_dim"),
+        (lambda: MLPDecoder(FRAME, 4, -1), "width"),
+        (lambda: MLPDecoder(FRAME, 4, 4, embedding=0), "embedding"),
+        (lambda: MLPEncoder(FRAME, 4, dropout=1.5), "dropout"),
+        (lambda: SigmaEmbedding(7), "channels"),
+        (lambda: SigmaEmbedding(0), "channels"),
+        (lambda: SigmaEmbedding(8, 0), "width"),
+        (lambda: SequenceEncoder(MLPEncoder(FRAME, 4), 0, 2, 8), "s_dim"),
+        (lambda: SequenceEncoder(MLPEncoder(FRAME, 4), 4, 0, 8), "d_dim"),
+        (lambda: SequenceEncoder(MLPEncoder(FRAME, 4), 4, 2, 0), "hidden"),
+        (lambda: encoder(d_noise=-0.1), "d_noise"),
+        (lambda: encoder(d_noise=math.nan), "d_noise"),
+        (lambda: encoder(d_noise=math.inf), "d_noise"),
+        (lambda: LimitedChannel(0, 1.0), "d_dim"),
+        (lambda: LimitedChannel(2, -1.0), "noise"),
+        (
+            lambda: reader()(torch.zeros(2, 4, 3, 2), torch.ones(1).bool()),
+            r"\(2, 3\).*\(2, 4, 3, 2\)",
+        ),
+        (lambda: reader()(torch.zeros(4, 2, 3), torch.ones(1).bool()), r"\(4, 2, 3\)"),
+        (lambda: painter()(torch.zeros(2, 4, 6), torch.zeros(()), []), r"\(2, 4, 6\)"),
+        (
+            lambda: painter()(
+                torch.zeros(2, 4, *FRAME), torch.zeros(4), painter().condition(torch.zeros(2, 4, 5))
+            ),
+            r"\(4,\)",
+        ),
+    ],
+)
+def test_wrong_sizes_are_refused(attempt, name):
+    with pytest.raises(ValueError, match=name):
+        attempt()
+
+
+# Keeping a network
+
+
+class Tower(Rebuildable):
+    def __init__(self, width: int, depth: int = 2, top: nn.Module | None = None):
+        super().__init__()
+        self.layers = nn.Sequential(*(nn.Linear(width, width) for _ in range(depth)))
+        self.top = top
+
+
+class Spire(Tower):
+    def __init__(self, height: int):
+        super().__init__(2, depth=height)
+
+
+def same_weights(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Tower(2, top=Tower(3, depth=1)),
+        lambda: Spire(3),
+        lambda: reader(mask_channel=True, dropout=0.25),
+        painter,
+        lambda: encoder(d_noise=0.5, causal=True),
+        lambda: encoder(shared=False),
+    ],
+)
+def test_a_module_comes_back_as_it_was(make, tmp_path):
+    module = make()
+    save_module(module, tmp_path)
+    again = load_module(tmp_path)
+    assert type(again) is type(module) and same_weights(again, module)
+    assert again.recipe() == module.recipe() and not again.training
+    assert json.loads((tmp_path / "model.json").read_text())["model"] == module.recipe()
+
+
+def test_saving_keeps_the_callers_module_and_several_names_live_together(tmp_path):
+    one, two = Tower(2).train(), Tower(2)
+    before = [p.clone() for p in one.parameters()]
+    for _ in range(2):  # the second round removes what the first left, of its own name only
+        save_module(one, tmp_path, "model")
+        save_module(two, tmp_path, "model-of-two")
+    assert same_weights(load_module(tmp_path, "model"), one)
+    assert same_weights(load_module(tmp_path, "model-of-two"), two)
+    assert one.training and all(torch.equal(a, b) for a, b in zip(before, one.parameters()))
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_new_state_replaces_the_old_one(tmp_path):
+    write_checkpoint(tmp_path / "new" / "folder", "state", {"step": 1}, {"w": torch.zeros(3)})
+    write_checkpoint(tmp_path / "new" / "folder", "state", {"step": 2}, {"w": torch.ones(3)})
+    facts, tensors = read_checkpoint(tmp_path / "new" / "folder", "state")
+    assert facts["step"] == 2 and torch.equal(tensors["w"], torch.ones(3))
+    assert len(list((tmp_path / "new" / "folder").iterdir())) == 2
+
+
+@quick
+@given(st.dictionaries(st.sampled_from("abcdef"), st.lists(st.integers(0, 3), max_size=3)))
+def test_tensors_of_any_shape_and_type_come_back(tmp_path_factory, shapes):
+    folder = tmp_path_factory.mktemp("any")
+    types = [torch.float32, torch.float64, torch.int64, torch.bool, torch.bfloat16]
+    tensors = {
+        name: (10 * torch.randn(shape)).to(types[i % 5])
+        for i, (name, shape) in enumerate(shapes.items())
+    }
+    if "a" in tensors and tensors["a"].ndim > 1:
+        tensors["a"] = tensors["a"].transpose(0, 1)  # a view that is not contiguous
+    tensors["shared"] = tensors.get("b", torch.zeros(1))  # memory in common
+    write_checkpoint(folder, "state", {"note": "ä", "numbers": [1, 0.1]}, tensors)
+    facts, again = read_checkpoint(folder, "state")
+    assert facts["note"] == "ä" and facts["numbers"] == [1, 0.1]
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(again[k], y) and again[k].dtype == y.dtype for k, y in tensors.items())
+
+
+class Killed(BaseException):
+    """As good as a kill: nothing of ours catches it."""
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("moment", [1, 2])
+@pytest.mark.parametrize("after", [False, True])
+def test_an_interrupted_write_leaves_one_state_whole(tmp_path, monkeypatch, call, moment, after):
+    write_checkpoint(tmp_path, "state", {"step": 1}, {"w": torch.zeros(3)})
+    plain, calls = getattr(os, call), []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == moment and not after:
+            raise Killed
+        plain(*args)
+        if len(calls) == moment:
+            raise Killed
+
+    monkeypatch.setattr(blocks.os, call, interrupted)
+    with pytest.raises(Killed):
+        write_checkpoint(tmp_path, "state", {"step": 2}, {"w": torch.ones(3)})
+    monkeypatch.undo()
+    facts, tensors = read_checkpoint(tmp_path, "state")
+    assert torch.equal(tensors["w"], torch.full((3,), facts["step"] - 1.0))  # facts fit tensors
+    assert facts["step"] == (2 if (call, moment, after) == ("replace", 2, True) else 1)
+    write_checkpoint(tmp_path, "state", {"step": 3}, {"w": torch.full((3,), 2.0)})
+    assert read_checkpoint(tmp_path, "state")[0]["step"] == 3
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_leftovers_of_a_killed_writer_are_cleared_and_nothing_else(tmp_path):
+    ours = [
+        ".state.json.123",
+        ".state-0123456789abcdef.safetensors.7",
+        "state-0123456789abcdef.safetensors",
+    ]
+    others = [
+        ".state-b-0123456789abcdef.safetensors.7",
+        "state-b-0123456789abcdef.safetensors",
+        "state-mine.safetensors",
+        "stateful.json",
+    ]
+    for name in ours + others:
+        (tmp_path / name).write_text("?")
+    write_checkpoint(tmp_path, "state", {}, {"w": torch.ones(3)})
+    left = {p.name for p in tmp_path.iterdir()}
+    assert not left & set(ours) and left > set(others) and len(left) == len(others) + 2
+
+
+def test_facts_that_json_cannot_hold_leave_the_folder_as_it_was(tmp_path):
+    write_checkpoint(tmp_path, "state", {"step": 1}, {"w": torch.zeros(3)})
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(TypeError):
+        write_checkpoint(tmp_path, "state", {"step": torch.ones(1)}, {"w": torch.ones(3)})
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def rewrite(folder, change):
+    path = folder / "model.json"
+    facts = json.loads(path.read_text())
+    change(facts)
+    path.write_text(json.dumps(facts))
+
+
+def weights_of(folder):
+    return next(folder.glob("*.safetensors"))
+
+
+def flip_a_bit(folder):
+    content = bytearray(weights_of(folder).read_bytes())
+    content[-3] ^= 4
+    weights_of(folder).write_bytes(content)
+
+
+def with_tensors(change):
+    def damage(folder):
+        facts, tensors = read_checkpoint(folder, "model")
+        change(tensors)
+        write_checkpoint(folder, "model", {"model": facts["model"]}, tensors)
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage, text",
+    [
+        (lambda f: (f / "model.json").unlink(), "does not exist"),
+        (lambda f: weights_of(f).unlink(), "is missing"),
+        (flip_a_bit, "damaged"),
+        (lambda f: weights_of(f).write_bytes(weights_of(f).read_bytes()[:-5]), "damaged"),
+        (lambda f: weights_of(f).write_bytes(b""), "damaged"),
+        (lambda f: (f / "model.json").write_text("{"), "not one of our checkpoints"),
+        (lambda f: (f / "model.json").write_text("[1]"), "not one of our checkpoints"),
+        (lambda f: (f / "model.json").write_bytes(b"\xff\xfe\x00"), "not one of our checkpoints"),
+        (lambda f: rewrite(f, lambda facts: facts.pop("weights")), "not one of our checkpoints"),
+        (lambda f: rewrite(f, lambda facts: facts.update(format=2)), "format 2"),
+        (lambda f: rewrite(f, lambda facts: facts.pop("model")), "describes no model"),
+        (lambda f: rewrite(f, lambda facts: facts["model"].update({"class": "Foe"})), "'Foe'"),
+        (lambda f: rewrite(f, lambda facts: facts["model"].update({"class": "eval"})), "'eval'"),
+        (lambda f: rewrite(f, lambda facts: facts["model"].update(height=3)), "height"),
+        (lambda f: rewrite(f, lambda facts: facts["model"].pop("width")), "width"),
+        (lambda f: rewrite(f, lambda facts: facts["model"].update(depth=3)), "do not fit"),
+        (lambda f: rewrite(f, lambda facts: facts["model"].update(width=3)), "do not fit"),
+        (with_tensors(lambda t: t.pop("layers.0.bias")), "layers.0.bias"),
+        (with_tensors(lambda t: t.update(extra=torch.zeros(1))), "extra"),
+        (with_tensors(lambda t: t.update({"layers.0.bias": torch.zeros(9)})), "layers.0.bias"),
+    ],
+)
+def test_folders_that_do_not_hold_a_whole_model_are_refused(tmp_path, damage, text):
+    save_module(Tower(2), tmp_path)
+    damage(tmp_path)
+    with pytest.raises(ValueError, match=text):
+        load_module(tmp_path)
+
+
+def test_a_module_of_another_kind_is_refused(tmp_path):
+    save_module(Tower(2), tmp_path)
+    assert isinstance(load_module(tmp_path, kind=Tower), Tower)
+    with pytest.raises(ValueError, match="holds a Tower, expected a MLPEncoder"):
+        load_module(tmp_path, kind=MLPEncoder)
+
+
+def test_weights_of_another_folder_are_out_of_reach(tmp_path):
+    save_module(Tower(2), tmp_path / "theirs")
+    save_module(Tower(2), tmp_path / "ours")
+    stolen = f"../theirs/{weights_of(tmp_path / 'theirs').name}"
+    rewrite(tmp_path / "ours", lambda facts: facts.update(weights=stolen))
+    with pytest.raises(ValueError, match="is missing"):
+        load_module(tmp_path / "ours")
+
+
+def test_nothing_is_ever_unpickled(tmp_path, monkeypatch):
+    refuse = lambda *args, **kwargs: pytest.fail("a pickle was used")
+    for module, name in [
+        (torch, "load"),
+        (torch, "save"),
+        (pickle, "load"),
+        (pickle, "loads"),
+        (pickle, "dump"),
+    ]:
+        monkeypatch.setattr(module, name, refuse)
+    save_module(Tower(2), tmp_path)
+    load_module(tmp_path)
+    for module in Path(inspect.getfile(blocks)).parent.glob("*.py"):
+        text = module.read_text(encoding="utf-8")
+        banned = ("import pickle", "torch.load(", "torch.save(")
+        assert not [word for word in banned if word in text], module.name
