@@ -130,12 +130,20 @@ class DiffSDA(Rebuildable):
         steps: int = 32,  # N levels
         solver: Callable = sample_heun,  # of 04_sampling
     ) -> Tensor:  # (B, V, *frame)
-        "Frames made from noise, steered by the factors."
-        if x_T is None:
-            x_T = torch.randn(*factors.d.shape[:2], *self.decoder.frame).to(factors.d.device)
-        if x_T.shape != (*factors.d.shape[:2], *self.decoder.frame):
+        """Frames made from noise, steered by the factors.
+
+        Raises ValueError if the codes do not pair up, or `x_T` is no tensor of their size."""
+        if len(factors.s) != len(factors.d):
             raise ValueError(
-                f"x_T must be (B, V, *frame) = {(*factors.d.shape[:2], *self.decoder.frame)}, got {tuple(x_T.shape)}"
+                f"factors must pair up, got {len(factors.s)} static and {len(factors.d)} dynamic codes"
+            )
+        shape = (*factors.d.shape[:2], *self.decoder.frame)
+        if x_T is None:
+            x_T = torch.randn(shape).to(factors.d.device)
+        if not isinstance(x_T, Tensor) or tuple(x_T.shape) != shape or x_T.dtype != factors.d.dtype:
+            came = f"{x_T.dtype} {tuple(x_T.shape)}" if isinstance(x_T, Tensor) else repr(x_T)
+            raise ValueError(
+                f"x_T must be (B, V, *frame) = {shape} and {factors.d.dtype}, got {came}"
             )
         sigmas = karras_sigmas(steps).to(self.device, x_T.dtype)
 
@@ -172,12 +180,10 @@ class DiffSDA(Rebuildable):
             raise ValueError(
                 f"donors must pair up, got {len(static)} of static and {len(dynamic)} of dynamic codes"
             )
+        if isinstance(x_T, str) and x_T not in ("dynamic", "static", "random"):
+            raise ValueError(f"x_T must be 'dynamic', 'static', 'random' or a tensor, got {x_T!r}")
         s, d = self.encode(static).s, self.encode(dynamic).d
         if isinstance(x_T, str):
-            if x_T not in ("dynamic", "static", "random"):
-                raise ValueError(
-                    f"x_T must be 'dynamic', 'static', 'random' or a tensor, got {x_T!r}"
-                )
             donor = {"dynamic": dynamic, "static": static}.get(x_T)
             x_T = None if donor is None else self.invert(donor, steps=steps)
         x = self.decode(Factors(s, d), x_T, steps)
@@ -209,6 +215,8 @@ def denoising_loss(
     draws: int = 1,  # noise levels per frame and encoding
 ) -> LossSum:
     "The one loss of DiffSDA, summed over observed values (paper, eq. 3; one sigma per frame)."
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, got {draws}")
     factors = model.encoder(batch.x, batch.lengths, batch.mask)
     x = batch.x.expand(draws, *batch.x.shape)
     sigma = log_normal_sigma(x.shape[:3], P_mean, P_std, device=x.device)
