@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SCHEDULES', 'TrainConfig', 'learning_rate', 'batch_rows', 'processes', 'read_log', 'tensorboard', 'train']
 
-# %% ../nbs/10_training.ipynb #415a9ed6
+# %% ../nbs/10_training.ipynb #80e78f4a
+import atexit
 import hashlib
 import json
 import math
@@ -49,8 +50,10 @@ class TrainConfig:
 
     def __post_init__(self):
         for name in ("steps", "batch", "accumulate", "save_every", "log_every"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be a whole number of at least 1, got {getattr(self, name)!r}"
+                )
         for name in ("lr", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
@@ -58,9 +61,10 @@ class TrainConfig:
             raise ValueError(
                 f"ema must lie in [0, 1), got {self.ema}; 0.999 is usual, 0 keeps none"
             )
-        if self.warmup < 0 or self.weight_decay < 0:
+        if not (self.warmup >= 0 and 0 <= self.weight_decay < math.inf):
             raise ValueError(
-                f"warmup and weight_decay must not be negative, got {self.warmup}, {self.weight_decay}"
+                "warmup and weight_decay must not be negative or infinite, "
+                f"got {self.warmup}, {self.weight_decay}"
             )
         if self.schedule not in SCHEDULES:
             raise ValueError(
@@ -127,17 +131,16 @@ def processes():
     if world == 1:
         yield 0, 1
         return
-    mine = not dist.is_initialized()
-    if mine:
+    if not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        # kept until the script ends: torchrun's processes can find each other only once
+        atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
     if dist.get_world_size() != world:
         raise RuntimeError(
             f"torchrun started {world} processes, but {dist.get_world_size()} joined"
         )
     yield dist.get_rank(), world
-    if mine:
-        dist.barrier()  # a process that leaves early can crash the others on their way out
-        dist.destroy_process_group()
+    dist.barrier()  # a process that leaves early can crash the others on their way out
 
 
 @contextmanager
@@ -220,9 +223,10 @@ class _Objective(nn.Module):
 
 # %% ../nbs/10_training.ipynb #5dc1b375
 def read_log(folder) -> list:
-    "The records of a training, oldest first; empty if there are none."
+    "The records of a training, oldest first; empty if there are none. A line cut short by a crash is left out."
     path = Path(folder) / "log.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def tensorboard(folder) -> Callable:
@@ -292,7 +296,7 @@ def train(
         if state.ema:
             model.load_state_dict(state.ema.module.state_dict())
         model.eval()
-    if state.step < config.steps:
+    if state.step < config.steps or caught:
         if signal.SIGINT in caught:
             raise KeyboardInterrupt(
                 f"stopped at step {state.step}; call train again to go on from there"
@@ -366,10 +370,12 @@ def _own_random_numbers(model: nn.Module):
 def _open_log(folder, history: list):
     if folder is None:
         return None
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    log = open(Path(folder) / "log.jsonl", "w")
-    log.writelines(json.dumps(record) + "\n" for record in history)
-    return log
+    path = Path(folder) / "log.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(".log.jsonl")  # renamed when complete: a kill here loses no record
+    fresh.write_text("".join(json.dumps(record) + "\n" for record in history))
+    os.replace(fresh, path)
+    return open(path, "a")
 
 
 def _publish(record: dict, log, callbacks: tuple, bar):

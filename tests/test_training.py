@@ -1,0 +1,641 @@
+"""Training: the same weights however the work is cut, killed or spread out, and nothing lost when something goes wrong."""
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import nn
+
+import diffsda
+from diffsda.blocks import read_checkpoint
+from diffsda.data import Sequences
+from diffsda.loss import LossSum
+from diffsda.model import DiffSDA, denoising_loss
+from diffsda.training import (
+    SCHEDULES,
+    TrainConfig,
+    batch_rows,
+    learning_rate,
+    read_log,
+    tensorboard,
+    train,
+)
+
+quick = settings(deadline=None, max_examples=40)
+quiet = partial(train, progress=False)
+
+
+class Slope(nn.Module):
+    """One weight: the second entry of a frame is predicted as w times the first."""
+
+    def __init__(self, w=0.0):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(w))
+
+
+def slope_loss(model, batch):
+    error = (model.w * batch.x[..., 0] - batch.x[..., 1]) ** 2
+    seen = batch.mask.expand_as(batch.x)[..., 1]
+    return LossSum(error[seen].sum(), seen.sum())
+
+
+def ragged(n=20, V=5, seed=0):
+    """Sequences whose parts hold different numbers of observed values."""
+    g = torch.Generator().manual_seed(seed)
+    observed = torch.rand(n, V, 3, generator=g) < 0.7
+    observed[:, 0] = True
+    lengths = torch.randint(1, V + 1, (n,), generator=g)
+    return Sequences(0.5 * torch.randn(n, V, 3, generator=g), lengths=lengths, observed=observed)
+
+
+def small(seed=1, **options):
+    torch.manual_seed(seed)
+    return DiffSDA.mlp((3,), 4, 2, hidden=8, enc_width=16, dec_width=16, embedding=16, **options)
+
+
+def tensors(model):
+    return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+BRIEF = TrainConfig(steps=6, batch=7, lr=1e-2, warmup=2, log_every=1, save_every=2)
+
+
+# Numbers that cannot work
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        (name, 0)
+        for name in ("steps", "batch", "accumulate", "save_every", "log_every", "lr", "clip")
+    ]
+    + [(name, 1.5) for name in ("steps", "batch", "accumulate", "save_every", "log_every")]
+    + [("batch", "8"), ("lr", -1e-4), ("lr", math.nan), ("lr", math.inf), ("clip", math.inf)]
+    + [("ema", 1.0), ("ema", -0.1), ("ema", math.nan), ("warmup", -1), ("weight_decay", -1e-5)]
+    + [("weight_decay", math.nan), ("schedule", "linear"), ("precision", "fp16")],
+)
+def test_wrong_settings_are_refused(name, value):
+    with pytest.raises(ValueError) as error:
+        TrainConfig(**({"steps": 10} | {name: value}))
+    assert name in str(error.value) and str(value) in str(error.value)
+
+
+def test_messages_name_what_there_is():
+    with pytest.raises(ValueError, match="cosine, constant, published"):
+        TrainConfig(steps=1, schedule="none")
+    with pytest.raises(ValueError, match="auto, fp32 or bf16"):
+        TrainConfig(steps=1, precision="half")
+
+
+def test_a_batch_smaller_than_its_parts_is_refused():
+    model = Slope()
+    with pytest.raises(ValueError, match="batch of 3 .* 4 parts"):
+        quiet(model, slope_loss, ragged(), TrainConfig(steps=1, batch=3, accumulate=4))
+    assert model.w == 0
+
+
+# Learning rate
+
+
+def test_cosine_rises_in_a_line_to_its_peak_and_ends_near_0():
+    config = TrainConfig(steps=1000, lr=3e-3, warmup=100)
+    rates = torch.tensor([learning_rate(i, config, 50) for i in range(1000)], dtype=torch.float64)
+    assert rates[100] == 3e-3 and rates.argmax() == 100 and (rates > 0).all()
+    rise = rates[:101].diff()
+    assert torch.allclose(rise, rise[0].expand(100)) and math.isclose(rates[0], rise[0])
+    assert (rates[100:].diff() < 0).all() and rates[-1] < 1e-5 * 3e-3
+    assert math.isclose(rates[550], 3e-3 / 2, rel_tol=1e-9)  # half way down
+    assert learning_rate(0, replace(config, warmup=0), 50) == 3e-3
+
+
+def test_published_schedule_is_a_staircase_of_epochs():
+    """One epoch at lr, one at twice that, then back to lr and along a cosine, whole epochs at a time."""
+    config = TrainConfig(steps=100, batch=10, lr=1e-3, schedule="published")
+    rates = [learning_rate(i, config, 100) for i in range(100)]  # 10 steps an epoch
+    by_epoch = [set(rates[e : e + 10]) for e in range(0, 100, 10)]
+    assert all(len(values) == 1 for values in by_epoch)
+    rate = [values.pop() for values in by_epoch]
+    assert rate[:3] == [1e-3, 2e-3, 1e-3]
+    assert all(a > b for a, b in zip(rate[2:], rate[3:])) and 0 < rate[-1] < 1e-4
+    assert math.isclose(rate[6], 5e-4)
+
+
+def test_constant_is_constant_and_records_tell_the_rate():
+    config = replace(BRIEF, schedule="constant")
+    assert {r["lr"] for r in quiet(Slope(), slope_loss, ragged(), config)} == {1e-2}
+    for schedule in SCHEDULES:
+        config = replace(BRIEF, schedule=schedule)
+        rates = [r["lr"] for r in quiet(Slope(), slope_loss, ragged(), config)]
+        assert rates == [learning_rate(i, config, 20) for i in range(6)]
+
+
+# Which rows
+
+
+@quick
+@given(st.integers(1, 12), st.integers(1, 30), st.integers(0, 5))
+def test_every_row_is_used_equally_often(count, batch, seed):
+    """Batches of any size read an endless stream of whole shuffled epochs: no row is dropped or read ahead of turn."""
+    stream = torch.cat([batch_rows(i, count, batch, seed) for i in range(count)])
+    assert len(stream) == count * batch
+    for epoch in stream.split(count):
+        assert sorted(epoch.tolist()) == list(range(count))
+
+
+@quick
+@given(st.integers(0, 50), st.integers(1, 12), st.integers(1, 12))
+def test_rows_are_a_function_of_the_step(step, count, batch):
+    rows = batch_rows(step, count, batch, seed=3)
+    torch.manual_seed(step)
+    batch_rows(step + 7, count, batch, seed=4)
+    assert torch.equal(batch_rows(step, count, batch, seed=3), rows)
+    two = torch.cat([rows, batch_rows(step + 1, count, batch, seed=3)])  # however it is cut
+    stream = torch.cat([batch_rows(i, count, 1, seed=3) for i in range((step + 2) * batch)])
+    assert torch.equal(stream[step * batch :], two)
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    orders = [tuple(batch_rows(i, 50, 50, s).tolist()) for i in range(3) for s in range(3)]
+    assert len(set(orders)) == 9
+
+
+def test_training_reads_those_rows():
+    data, seen = ragged(), []
+
+    def watch(model, batch):
+        seen.append(batch.x.clone())
+        return slope_loss(model, batch)
+
+    quiet(Slope(), watch, data, replace(BRIEF, steps=4))
+    assert torch.equal(
+        torch.cat(seen), torch.cat([data.x[batch_rows(i, 20, 7, 0)] for i in range(4)])
+    )
+
+
+# One step after the other, by hand
+
+
+@pytest.mark.parametrize("clip, weight_decay", [(1e9, 0.0), (0.05, 0.1)])
+def test_steps_are_those_of_adamw_on_the_mean_over_observed_values(clip, weight_decay):
+    data, config = ragged(), replace(BRIEF, clip=clip, weight_decay=weight_decay)
+    model, hand = Slope(), Slope()
+    history = quiet(model, slope_loss, data, config)
+    optimiser = torch.optim.AdamW(hand.parameters(), config.lr, weight_decay=weight_decay)
+    for i, record in enumerate(history):
+        optimiser.param_groups[0]["lr"] = learning_rate(i, config, len(data))
+        loss = slope_loss(hand, data[batch_rows(i, len(data), 7, 0)]).mean
+        optimiser.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(hand.parameters(), clip)
+        optimiser.step()
+        assert math.isclose(record["loss"], loss.item(), rel_tol=1e-5)
+        assert math.isclose(record["grad_norm"], norm.item(), rel_tol=1e-5)
+    assert math.isclose(model.w.item(), hand.w.item(), rel_tol=1e-5) and model.w != 0
+
+
+def test_running_mean_of_the_weights_is_the_one_computed_by_hand():
+    """Its memory grows from short to `ema`: after n updates the decay is min(ema, (1 + n) / (10 + n))."""
+    data, mean, n = ragged(), None, 20
+    weights = []
+    raw = replace(BRIEF, steps=n)
+    for steps in range(1, n + 1):  # a run of fewer steps at the same rates has the earlier weights
+        model = Slope()
+        quiet(model, slope_loss, data, replace(raw, steps=steps, schedule="constant"))
+        weights.append(model.w.item())
+    for i, w in enumerate(weights):
+        decay = min(0.5, (1 + i) / (10 + i))
+        mean = w if mean is None else decay * mean + (1 - decay) * w
+    model = Slope()
+    quiet(model, slope_loss, data, replace(raw, schedule="constant", ema=0.5))
+    assert math.isclose(model.w.item(), mean, rel_tol=1e-5)
+    assert abs(model.w.item() - weights[-1]) > 1e-3
+
+
+def test_records_hold_the_mean_over_their_window():
+    every = quiet(small(), denoising_loss, ragged(), replace(BRIEF, steps=7))
+    counts = []
+
+    def counting(model, batch):
+        counts.append(batch.mask.sum().item())
+        return denoising_loss(model, batch)
+
+    rare = quiet(small(), counting, ragged(), replace(BRIEF, steps=7, log_every=3))
+    assert [r["step"] for r in every] == [1, 2, 3, 4, 5, 6, 7]
+    assert [r["step"] for r in rare] == [3, 6, 7]  # the last step is always told
+    totals = [r["loss"] * c for r, c in zip(every, counts)]
+    for record, window in zip(rare, (slice(0, 3), slice(3, 6), slice(6, 7))):
+        expected = sum(totals[window]) / sum(counts[window])
+        assert math.isclose(record["loss"], expected, rel_tol=1e-5)
+        assert record.keys() == {"step", "loss", "lr", "grad_norm", "seconds"}
+
+
+# Parts make no difference
+
+
+@pytest.mark.parametrize("accumulate", [2, 3, 7])
+def test_accumulation_is_the_whole_batch(accumulate):
+    """7 rows leave an odd tail, and no two parts hold the same number of observed values."""
+    whole, parts = Slope(), Slope()
+    one = quiet(whole, slope_loss, ragged(), BRIEF)
+    many = quiet(parts, slope_loss, ragged(), replace(BRIEF, accumulate=accumulate))
+    assert math.isclose(whole.w.item(), parts.w.item(), rel_tol=1e-5)
+    for a, b in zip(one, many):
+        assert math.isclose(a["loss"], b["loss"], rel_tol=1e-5)
+
+
+def test_batches_larger_than_the_set():
+    model, data = Slope(), ragged(n=3)
+    quiet(model, slope_loss, data, replace(BRIEF, batch=7, accumulate=2))
+    assert math.isfinite(model.w.item()) and model.w != 0
+
+
+def test_a_batch_without_anything_observed_is_a_step_of_nothing():
+    def nothing(model, batch):
+        return LossSum((model.w * batch.x * 0).sum(), torch.tensor(0))
+
+    model = Slope(2.0)
+    history = quiet(model, nothing, ragged(), replace(BRIEF, weight_decay=0.0))
+    assert model.w == 2 and {r["loss"] for r in history} == {0.0}
+
+
+# Random numbers
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_was_drawn_before():
+    runs = []
+    for seed, before in ((0, 1), (0, 2), (1, 1)):
+        model = small()
+        torch.manual_seed(before)
+        quiet(model, denoising_loss, ragged(), replace(BRIEF, seed=seed))
+        runs.append(tensors(model))
+    assert same(runs[0], runs[1]) and not same(runs[0], runs[2])
+
+
+def test_the_callers_random_numbers_are_left_alone():
+    model = small()
+    torch.manual_seed(9)
+    expected = torch.rand(5)
+    torch.manual_seed(9)
+    quiet(model, denoising_loss, ragged(), BRIEF)
+    assert torch.equal(torch.rand(5), expected)
+
+
+def test_noise_differs_from_step_to_step_and_from_part_to_part():
+    drawn = []
+
+    def watch(model, batch):
+        drawn.append(torch.rand(1).item())
+        return slope_loss(model, batch)
+
+    quiet(Slope(), watch, ragged(), replace(BRIEF, accumulate=3))
+    assert len(set(drawn)) == len(drawn) == 18
+
+
+# What goes with it
+
+
+def test_callbacks_get_every_record_and_cannot_disturb_the_run():
+    seen, plain, watched = [], small(), small()
+
+    def curious(record):
+        torch.rand(3)
+        watched.encode(ragged(3))  # changes the mode, and changes it back
+        seen.append(dict(record))
+
+    quiet(plain, denoising_loss, ragged(), BRIEF)
+    history = quiet(watched, denoising_loss, ragged(), BRIEF, callbacks=(curious, seen.append))
+    assert seen[::2] == seen[1::2] == history
+    assert same(tensors(plain), tensors(watched)) and not watched.training
+
+
+def test_frozen_parameters_stay():
+    model = small()
+    model.encoder.requires_grad_(False)
+    before = tensors(model)
+    quiet(model, denoising_loss, ragged(), BRIEF)
+    after = tensors(model)
+    moved = {k.split(".")[0] for k in before if not torch.equal(before[k], after[k])}
+    assert moved == {"decoder"}
+
+
+def test_bf16_computes_in_bf16_and_keeps_weights_in_fp32():
+    models = {precision: small() for precision in ("auto", "fp32", "bf16")}
+    seen = {}
+    for precision, model in models.items():
+        model.decoder.last.register_forward_hook(
+            lambda m, i, out, p=precision: seen.update({p: out.dtype})
+        )
+        quiet(model, denoising_loss, ragged(), replace(BRIEF, precision=precision))
+    assert seen == {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}
+    auto, exact, rough = map(tensors, models.values())
+    assert same(auto, exact) and not same(exact, rough)
+    assert {v.dtype for v in rough.values()} == {torch.float32}
+    assert all(torch.allclose(exact[k], rough[k], atol=0.1) for k in exact)
+
+
+def test_tensorboard_writes_a_file(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    history = quiet(Slope(), slope_loss, ragged(), BRIEF, callbacks=(tensorboard(tmp_path),))
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    for name in ("loss", "lr", "grad_norm"):
+        written = [(e.step, e.value) for e in events.Scalars(name)]
+        assert [step for step, _ in written] == [r["step"] for r in history]
+        assert all(math.isclose(v, r[name], rel_tol=1e-5) for (_, v), r in zip(written, history))
+
+
+# Nothing is lost when something goes wrong
+
+
+def spoiled(kind, step, calls):
+    """The loss, going wrong at one step: its value is not finite, or only its gradient."""
+
+    def loss(model, batch):
+        calls.append(1)
+        total, count = slope_loss(model, batch)
+        if len(calls) == step:
+            if kind == "gradient":
+                total = total + (model.w - model.w.detach()).sqrt()  # 0, with an infinite slope
+            else:
+                total = total * float(kind)
+        return LossSum(total, count)
+
+    return loss
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
+def test_what_is_not_finite_stops_before_it_can_touch_anything(tmp_path, kind):
+    good, bad = Slope(), Slope()
+    config = replace(BRIEF, schedule="constant")
+    quiet(good, slope_loss, ragged(), replace(config, steps=4))
+    with pytest.raises(FloatingPointError, match="at step 4.*lower lr"):
+        quiet(bad, spoiled(kind, 5, []), ragged(), config, folder=tmp_path)
+    assert torch.equal(bad.w, good.w)
+    facts, kept = read_checkpoint(tmp_path, "training")
+    assert facts["step"] == 4 and torch.equal(kept["model.w"], good.w)
+    assert [r["step"] for r in read_log(tmp_path)] == [1, 2, 3, 4]
+    whole, resumed = Slope(), Slope()  # and with the fault mended it goes on
+    quiet(whole, slope_loss, ragged(), config)
+    quiet(resumed, slope_loss, ragged(), config, folder=tmp_path)
+    assert torch.equal(whole.w, resumed.w)
+
+
+def without_seconds(records):
+    return [{k: v for k, v in r.items() if k != "seconds"} for r in records]
+
+
+def test_a_finished_training_is_not_run_again(tmp_path):
+    config = replace(BRIEF, ema=0.5)
+    model, again = small(), small(seed=2)
+    history = quiet(model, denoising_loss, ragged(), config, folder=tmp_path)
+    never = lambda model, batch: pytest.fail("nothing is left to do")
+    assert quiet(again, never, ragged(), config, folder=tmp_path) == history == read_log(tmp_path)
+    assert same(tensors(model), tensors(again))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch": 5},
+        {"lr": 1e-3},
+        {"ema": 0.9},
+        {"seed": 1},
+        {"steps": 7},
+        {"accumulate": 2},
+        {"schedule": "constant"},
+    ],
+)
+def test_going_on_with_other_settings_is_refused(tmp_path, changes):
+    quiet(Slope(), slope_loss, ragged(), BRIEF, folder=tmp_path)
+    files = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    (name, value), model = changes.popitem(), Slope()
+    with pytest.raises(ValueError) as error:
+        quiet(model, slope_loss, ragged(), replace(BRIEF, **{name: value}), folder=tmp_path)
+    assert f"{name} {getattr(BRIEF, name)} (now {value})" in str(error.value)
+    assert model.w == 0 and files == {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+
+def test_how_often_is_logged_and_saved_may_change(tmp_path):
+    config = replace(BRIEF, log_every=4, save_every=5)
+    quiet(Slope(), slope_loss, ragged(), BRIEF, folder=tmp_path)
+    quiet(Slope(), slope_loss, ragged(), config, folder=tmp_path)
+
+
+def test_going_on_with_another_model_is_refused(tmp_path):
+    quiet(small(), denoising_loss, ragged(), BRIEF, folder=tmp_path)
+    for other in (Slope(), small(d_noise=0.5)):
+        with pytest.raises(ValueError, match="another model"):
+            quiet(other, denoising_loss, ragged(), BRIEF, folder=tmp_path)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path):
+    quiet(Slope(), slope_loss, ragged(), BRIEF, folder=tmp_path)
+    weights = next(tmp_path.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="damaged"):
+        quiet(Slope(), slope_loss, ragged(), BRIEF, folder=tmp_path)
+
+
+def test_a_log_cut_in_the_middle_of_a_line_is_mended(tmp_path):
+    with pytest.raises(FloatingPointError):
+        quiet(Slope(), spoiled("nan", 5, []), ragged(), BRIEF, folder=tmp_path)
+    with open(tmp_path / "log.jsonl", "a") as log:
+        log.write('{"step": 5, "lo')
+    assert [r["step"] for r in read_log(tmp_path)] == [1, 2, 3, 4]
+    history = quiet(Slope(), slope_loss, ragged(), BRIEF, folder=tmp_path)
+    assert [r["step"] for r in history] == [1, 2, 3, 4, 5, 6]
+    assert read_log(tmp_path) == history and read_log(tmp_path / "nowhere") == []
+
+
+# Killed
+
+
+@pytest.mark.parametrize(
+    "number, error", [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+@pytest.mark.parametrize("step", [3, 6])  # 6 is the last one
+def test_a_signal_lets_the_step_finish_and_be_kept(tmp_path, number, error, step):
+    handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+    stop = lambda record: record["step"] == step and signal.raise_signal(number)
+    with pytest.raises(error) as caught:
+        quiet(small(), denoising_loss, ragged(), BRIEF, folder=tmp_path, callbacks=(stop,))
+    if error is SystemExit:
+        assert caught.value.code == 143
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
+    kept = read_checkpoint(tmp_path, "training")[0]["step"]
+    assert step <= kept <= step + 1
+    whole, resumed = small(), small(seed=5)
+    quiet(whole, denoising_loss, ragged(), BRIEF)
+    history = quiet(resumed, denoising_loss, ragged(), BRIEF, folder=tmp_path)
+    assert same(tensors(whole), tensors(resumed))
+    assert [r["step"] for r in history] == [1, 2, 3, 4, 5, 6]
+
+
+def test_without_a_folder_signals_are_not_held_back():
+    def stop(record):
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the signal was held back")
+
+    with pytest.raises(KeyboardInterrupt):
+        quiet(Slope(), slope_loss, ragged(), BRIEF, callbacks=(stop,))
+
+
+LONG = TrainConfig(
+    steps=24, batch=6, lr=1e-2, warmup=4, ema=0.9, accumulate=2, log_every=1, save_every=4
+)
+
+
+def run_until(folder, moment, count):
+    """A training in a process of its own, killed by its own hand (SIGKILL) at a chosen call of the operating system,
+    or waiting for a signal from outside once it has made `count` records."""
+    torch.set_num_threads(1)
+    calls = []
+
+    def deadly(function):
+        def wrapped(*args, **kwargs):
+            calls.append(1)
+            if len(calls) == count:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return wrapped
+
+    def wait(record):
+        calls.append(1)
+        if moment == "record" and len(calls) == count:
+            Path(folder, "waiting").touch()
+            signal.pause()
+
+    if hasattr(os, moment):
+        setattr(os, moment, deadly(getattr(os, moment)))
+    model = small(seed=os.getpid(), d_noise=0.3)  # its first weights must not matter when resuming
+    if not Path(folder, "training.json").exists():
+        model = small(d_noise=0.3)
+    callbacks = (wait,) if moment == "record" else ()
+    quiet(model, denoising_loss, ragged(), LONG, folder=folder, callbacks=callbacks)
+
+
+MOMENTS = [  # what is about to happen when the signal comes, for the how manieth time; how the process ends
+    ("fsync", 1, -signal.SIGKILL),  # the very first weights are half written
+    ("replace", 3, -signal.SIGKILL),  # they lie there complete, but nothing names them
+    ("fsync", 4, -signal.SIGKILL),  # the second checkpoint's JSON is half written
+    ("replace", 1, -signal.SIGKILL),  # the log is being cut back to the checkpoint
+    ("record", 3, -signal.SIGKILL),  # between two checkpoints, from outside
+    ("replace", 3, -signal.SIGKILL),
+    ("record", 2, 143),  # SIGTERM from outside: the step is finished and kept
+    ("nothing", 0, 0),
+]
+
+
+def test_killed_again_and_again_the_weights_are_those_of_an_undisturbed_run(tmp_path):
+    undisturbed, folder = tmp_path / "undisturbed", tmp_path / "killed"
+    model = small(d_noise=0.3)
+    quiet(model, denoising_loss, ragged(), LONG, folder=undisturbed)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hypothesis", "pytest", "diffsda.training", "diffsda.model"])
+    steps = [0]
+    for moment, count, ending in MOMENTS:
+        process = context.Process(target=run_until, args=(folder, moment, count))
+        process.start()
+        if moment == "record":
+            while process.is_alive() and not (folder / "waiting").exists():
+                process.join(0.02)
+            (folder / "waiting").unlink()
+            os.kill(process.pid, signal.SIGTERM if ending == 143 else signal.SIGKILL)
+        process.join()
+        assert process.exitcode == ending, (moment, count)
+        if (folder / "training.json").exists():  # whatever happened, the state is whole
+            steps.append(read_checkpoint(folder, "training")[0]["step"])
+        logged = [r["step"] for r in read_log(folder)]
+        assert logged == list(range(1, len(logged) + 1)) and len(logged) >= steps[-1]
+    assert steps == sorted(steps) and steps[-1] == 24 and len(set(steps)) > 3
+    assert steps[-2] % LONG.save_every != 0  # SIGTERM kept a step that was not due
+    ours, theirs = (read_checkpoint(f, "training") for f in (folder, undisturbed))
+    assert ours[0] == theirs[0] and same(ours[1], theirs[1])  # also moments, running mean, buffers
+    assert without_seconds(read_log(folder)) == without_seconds(read_log(undisturbed))
+    assert len(list(folder.iterdir())) == 3  # JSON, weights, log: nothing is left lying about
+
+
+# Two processes
+
+SCRIPT = """
+import os, signal, sys
+import torch, torch.distributed as dist
+from safetensors.torch import save_file
+from test_training import LossSum, SPREAD, denoising_loss, quiet, ragged, small, tensors
+
+folder, rank = sys.argv[1], int(os.environ["RANK"])
+torch.set_num_threads(1)
+one = small(seed=rank + 1)  # processes start from the first one's weights
+quiet(one, denoising_loss, ragged(), SPREAD)
+assert dist.get_world_size() == 2 and dist.get_rank() == rank
+
+def spoiled(model, batch):
+    total, count = denoising_loss(model, batch)
+    return LossSum(total * (float("nan") if rank == 1 else 1.0), count)
+
+try:
+    quiet(small(), spoiled, ragged(), SPREAD)
+    raise AssertionError("one process saw a NaN: both must stop")
+except FloatingPointError:
+    pass
+
+stop = lambda record: record["step"] == 3 and signal.raise_signal(signal.SIGTERM)
+two = small()
+try:
+    quiet(two, denoising_loss, ragged(), SPREAD, folder=folder, callbacks=(stop,))
+    raise AssertionError("one process got a signal: both must stop")
+except SystemExit as stopped:
+    assert stopped.code == 143
+two = small(seed=9)
+history = quiet(two, denoising_loss, ragged(), SPREAD, folder=folder)
+assert [r["step"] for r in history] == [1, 2, 3, 4, 5, 6]
+results = {f"{n}.{k}": v for n, m in (("one", one), ("two", two)) for k, v in tensors(m).items()}
+save_file(results | {"loss": torch.tensor([r["loss"] for r in history])}, f"{folder}/{rank}.out")
+"""
+SPREAD = TrainConfig(steps=6, batch=7, lr=1e-2, warmup=2, ema=0.5, accumulate=2, log_every=1)
+
+
+def test_two_processes_are_one_with_twice_the_parts(tmp_path):
+    """Several trainings in one script, one of them stopped and resumed; 7 rows in 4 parts, each with its own count."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    command = "-m torch.distributed.run --standalone --nproc-per-node 2".split()
+    paths = [str(Path(__file__).parent), str(Path(diffsda.__file__).parent.parent)]
+    paths += [p for p in [os.environ.get("PYTHONPATH")] if p]
+    done = subprocess.run(
+        [sys.executable, *command, str(script), str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    first, second = (load_file(tmp_path / f"{rank}.out") for rank in (0, 1))
+    assert same(first, second)
+    alone = small()
+    history = quiet(alone, denoising_loss, ragged(), replace(SPREAD, accumulate=4))
+    for k, v in tensors(alone).items():
+        assert torch.equal(first[f"one.{k}"], first[f"two.{k}"])  # stopped and resumed: bit for bit
+        assert torch.allclose(first[f"one.{k}"], v, rtol=1e-4, atol=1e-5), k
+    assert torch.allclose(first["loss"], torch.tensor([r["loss"] for r in history]), rtol=1e-4)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
