@@ -200,7 +200,7 @@ def train_judge(
     *,
     hidden: int = 64,
     recurrent: bool = True,
-    noise: float = 0.05,  # added to inputs in training, so that a speck of it does not fool the judge
+    noise: float = 0.1,  # added to inputs in training, so that a speck of it does not fool the judge
     seed: int = 0,
 ) -> Judge:
     "A judge of all labels that `data` carries. Raises ValueError if it carries none, or a class is unknown everywhere."
