@@ -10,7 +10,7 @@ STAMP := .venv/installed
 SOURCES := nbs tests $(wildcard data_scripts)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lab fmt check notebooks
+.PHONY: help install demo test lab fmt check notebooks results
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -53,3 +53,7 @@ check: $(STAMP) ## format, lint, and diffsda/ is what the notebooks export; chan
 notebooks: $(STAMP) ## run every notebook in fast mode and store its small outputs in it
 	$(BIN)/diffsda refresh $(ARGS)
 	$(BIN)/nbdev_clean
+
+results: $(STAMP) ## repeat the runs behind the README's tables (an hour or more)
+	@$(BIN)/diffsda run capacity -p data bump -p fast False -o reports/capacity-bump
+	@$(BIN)/diffsda run capacity -p data rotor -p fast False -o reports/capacity-rotor
