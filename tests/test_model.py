@@ -378,6 +378,15 @@ def test_draws_are_encoded_once_and_counted_each():
     assert rows == [len(data)]
 
 
+def test_every_draw_and_frame_has_a_level_and_noise_of_its_own():
+    model, data, seen = small(), sequences(), []
+    model.decoder.register_forward_pre_hook(lambda module, inputs: seen.extend(inputs[:2]))
+    denoising_loss(model, data, draws=4)
+    noisy, c_noise = seen
+    assert c_noise.shape == (4, 3, 5) and len(c_noise.unique()) == 60
+    assert noisy.shape == (4, *data.x.shape) and len(noisy.unique()) == noisy.numel()
+
+
 def test_all_parameters_learn():
     model = small().train()
     denoising_loss(model, sequences()).total.backward()
