@@ -644,3 +644,10 @@ def test_two_processes_are_one_with_twice_the_parts(tmp_path):
     assert torch.allclose(first["loss"], torch.tensor([r["loss"] for r in history]), rtol=1e-4)
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_going_on_with_other_data_is_refused(tmp_path):
+    data = ragged()
+    quiet(Slope(), slope_loss, data, BRIEF, folder=tmp_path)
+    with pytest.raises(ValueError, match=f"training sequences {len(data)} .now {len(data) - 1}"):
+        quiet(Slope(), slope_loss, data[: len(data) - 1], BRIEF, folder=tmp_path)
