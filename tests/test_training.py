@@ -430,7 +430,8 @@ def test_going_on_with_other_settings_is_refused(tmp_path, changes):
     (name, value), model = changes.popitem(), Slope()
     with pytest.raises(ValueError) as error:
         quiet(model, slope_loss, ragged(), replace(BRIEF, **{name: value}), folder=tmp_path)
-    assert f"{name} {getattr(BRIEF, name)} (now {value})" in str(error.value)
+    told = "parts of a batch" if name == "accumulate" else name
+    assert f"{told} {getattr(BRIEF, name)} (now {value})" in str(error.value)
     assert model.w == 0 and files == {p.name: p.read_bytes() for p in tmp_path.iterdir()}
 
 
