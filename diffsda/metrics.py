@@ -172,7 +172,7 @@ class Judge(nn.Module):
                 out.setdefault(name, []).append(answer)
         return {name: torch.cat(parts) for name, parts in out.items()}
 
-
+# %% ../nbs/12_metrics.ipynb #52d792e8
 def _label(data: Sequences, name: str) -> tuple[Tensor, Tensor]:
     "A label, and where it is known and belongs to a frame that exists."
     y = data.static[name] if name in data.static else data.dynamic[name]
@@ -332,7 +332,7 @@ def _strong_probe(
             out[name] = 100 * (answer == y)[known].float().mean().item()
     return out
 
-
+# %% ../nbs/12_metrics.ipynb #5dcf15ca
 def leakage(
     factors: Factors,  # codes of `data`
     data: Sequences,  # real sequences with labels, to train the probes on

@@ -222,17 +222,6 @@ class _State:
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
         self.step, self.window = facts["step"], facts["window"]
 
-
-class _Objective(nn.Module):
-    "Model and loss as one module, which is what DistributedDataParallel wraps."
-
-    def __init__(self, model: nn.Module, loss: Callable):
-        super().__init__()
-        self.model, self.loss = model, loss
-
-    def forward(self, batch):
-        return self.loss(self.model, batch)
-
 # %% ../nbs/10_training.ipynb #5dc1b375
 def read_log(folder) -> list:
     "The records of a training, oldest first; empty if there are none. A line cut short by a crash is left out."
@@ -253,6 +242,52 @@ def tensorboard(folder) -> Callable:
         writer.flush()
 
     return write
+
+# %% ../nbs/10_training.ipynb #494b5bc4
+class _Objective(nn.Module):
+    "Model and loss as one module, which is what DistributedDataParallel wraps."
+
+    def __init__(self, model: nn.Module, loss: Callable):
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, batch):
+        return self.loss(self.model, batch)
+
+
+@contextmanager
+def _own_random_numbers(model: nn.Module):
+    "Random numbers drawn inside the block leave those of the caller as they were."
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+def _open_log(folder, history: list):
+    if folder is None:
+        return None
+    path = Path(folder) / "log.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(".log.jsonl")  # renamed when complete: a kill here loses no record
+    fresh.write_text("".join(json.dumps(record) + "\n" for record in history))
+    os.replace(fresh, path)
+    return open(path, "a")
+
+
+def _publish(record: dict, log, callbacks: tuple, bar):
+    if log:
+        log.write(json.dumps(record) + "\n")
+        log.flush()
+    bar.set_postfix(loss=f"{record['loss']:.3f}")
+    for callback in callbacks:
+        callback(record)
+
+
+def _leave(caught: list, step: int):
+    "Acts on the signal that was held back until the step was saved."
+    if signal.SIGINT in caught:
+        raise KeyboardInterrupt(f"stopped at step {step}; call train again to go on from there")
+    raise SystemExit(128 + signal.SIGTERM)
 
 # %% ../nbs/10_training.ipynb #78e78d22
 def train(
@@ -312,11 +347,7 @@ def train(
             model.load_state_dict(state.ema.module.state_dict())
         model.eval()
     if state.step < config.steps or caught:
-        if signal.SIGINT in caught:
-            raise KeyboardInterrupt(
-                f"stopped at step {state.step}; call train again to go on from there"
-            )
-        raise SystemExit(128 + signal.SIGTERM)
+        _leave(caught, state.step)
     return history
 
 # %% ../nbs/10_training.ipynb #e79723a0
@@ -372,31 +403,3 @@ def _step_function(state: _State, loss: Callable, data, rank: int, world: int) -
         return {"step": i + 1, "loss": None, "lr": lr, "grad_norm": norm, "stop": stop > 0}
 
     return step
-
-
-@contextmanager
-def _own_random_numbers(model: nn.Module):
-    "Random numbers drawn inside the block leave those of the caller as they were."
-    device = next(model.parameters()).device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield
-
-
-def _open_log(folder, history: list):
-    if folder is None:
-        return None
-    path = Path(folder) / "log.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(".log.jsonl")  # renamed when complete: a kill here loses no record
-    fresh.write_text("".join(json.dumps(record) + "\n" for record in history))
-    os.replace(fresh, path)
-    return open(path, "a")
-
-
-def _publish(record: dict, log, callbacks: tuple, bar):
-    if log:
-        log.write(json.dumps(record) + "\n")
-        log.flush()
-    bar.set_postfix(loss=f"{record['loss']:.3f}")
-    for callback in callbacks:
-        callback(record)
