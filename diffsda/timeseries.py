@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MONTHS', 'SEASONS', 'DATA_SETS', 'PRESETS', 'Series', 'open_series', 'windows', 'month_starts', 'calendar',
-           'ett_sequences', 'Part', 'Splits', 'split_names', 'load_ett', 'DataSet', 'load', 'Preset', 'build',
-           'levels_and_movements']
+           'ett_sequences', 'Part', 'Splits', 'split_names', 'load_ett', 'DataSet', 'load', 'Preset', 'preset_of',
+           'build', 'levels_and_movements']
 
 # %% ../nbs/40_timeseries.ipynb #9787076d
 import json
@@ -239,6 +239,13 @@ PRESETS = {
 }
 PRESETS["etth2"] = PRESETS["etth1"]  # another transformer, the same table
 PRESETS["etth2_fast"] = PRESETS["etth1_fast"]
+
+
+def preset_of(name: str) -> Preset:
+    "A row of PRESETS. Raises ValueError for a name that is not there."
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]
 
 
 def build(preset: Preset) -> DiffSDA:

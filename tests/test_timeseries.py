@@ -24,6 +24,7 @@ from diffsda.timeseries import (
     load_ett,
     month_starts,
     open_series,
+    preset_of,
     split_names,
     windows,
 )
@@ -491,3 +492,9 @@ def test_real_table_as_prepared_here():
     if not REAL[0].exists():
         pytest.skip("data/etth1 is not prepared: python data_scripts/ett.py etth1")
     assert len(load("etth1", ROOT / "data").test.months) == 6
+
+
+def test_an_unknown_preset_names_those_there_are():
+    assert preset_of("etth1") is PRESETS["etth1"]
+    with pytest.raises(ValueError, match="unknown preset 'etth3'; there are etth1, "):
+        preset_of("etth3")
