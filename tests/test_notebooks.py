@@ -1,4 +1,4 @@
-"""Every notebook runs from a fresh kernel in fast mode within two minutes, and has the course's form."""
+"""Every notebook runs from a fresh kernel in fast mode, and has the course's form."""
 
 import ast
 import json
@@ -17,7 +17,7 @@ LESSONS = [
     p for p in WORKING if "default_exp" in p.read_text(encoding="utf-8")
 ]  # others: experiments
 EXPERIMENTS = {experiment.notebook.stem for experiment in experiments(NBS)}
-SECONDS = 120  # for a whole notebook
+SECONDS = 240  # twice the two minutes that a notebook may take on an idle machine
 
 by_stem = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 by_working = pytest.mark.parametrize("path", WORKING, ids=lambda p: p.stem)
