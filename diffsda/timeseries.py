@@ -240,7 +240,7 @@ PRESETS = {
 PRESETS["etth2"] = PRESETS["etth1"]  # another transformer, the same table
 PRESETS["etth2_fast"] = PRESETS["etth1_fast"]
 
-
+# %% ../nbs/40_timeseries.ipynb #0e068162
 def preset_of(name: str) -> Preset:
     "A row of PRESETS. Raises ValueError for a name that is not there."
     if name not in PRESETS:
