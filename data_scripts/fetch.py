@@ -1,31 +1,47 @@
-"""What every data script shares: finding or downloading a public file, and writing a prepared set whole or not at all."""
+"""What every set shares: finding or downloading its public files, opening archives, and writing it whole or not at all."""
 
+import errno
 import hashlib
+import io
 import json
 import logging
 import os
 import shutil
-import sys
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent  # of this repository
 BESIDE = ROOT.parent / "shared" / "data"  # copies kept beside the checkout spare the network
 
 
-class PublicFile(NamedTuple):
-    name: str  # path below a folder of copies, as in timeseries/ETTh1.csv
-    url: str
-    sha256: str | None  # of the file as published; None: not known to us
+class PublicSet(NamedTuple):
+    what: str  # it is, in a line
+    size: str  # of the download; of what is prepared
+    licence: str
+    citation: str
+    copy: str  # where a copy lies below a folder of copies, as in timeseries/ETTh1.csv
+    url: str  # of the place that publishes it
+    files: dict[str, str | None]  # there -> SHA-256 as published; None: not known to us
+    marker: str | None = None  # a folder that holds such a file is a copy, too
+
+    @property
+    def address(self) -> str:
+        "Of the file, or of the place where the files are."
+        return self.url + (next(iter(self.files)) if len(self.files) == 1 else "")
 
 
 class Found(NamedTuple):
-    path: Path
+    path: Path  # a file, or a folder that holds several
     sha256: str
-    public: bool | None  # is this the published file? None: we know no checksum to compare with
+    public: bool | None  # is this what was published? None: we know no checksum to compare with
 
 
 def relative(path: Path) -> str:
@@ -33,82 +49,122 @@ def relative(path: Path) -> str:
     return os.path.relpath(path)
 
 
+def files_of(path: Path) -> list[Path]:
+    "The file itself, or all files below a folder."
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
 def sha256_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    "Of a file, or of a folder's files one after the other."
+    digest = hashlib.sha256()
+    for file in files_of(path):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
-def local_copy(file: PublicFile, source: str) -> Path:
-    "The file itself, or where it lies in a folder. Raises ValueError if it is in neither."
+def opened(name: str, read: Callable[[], bytes], pattern: str) -> Iterator[tuple[str, bytes]]:
+    "The file if its name matches, or what matches inside if it is an archive."
+    if name.endswith(".zip"):
+        try:
+            with zipfile.ZipFile(io.BytesIO(read())) as archive:
+                for member in sorted(archive.namelist()):
+                    yield from opened(member, partial(archive.read, member), pattern)
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as e:
+            raise ValueError(f"{name} is not a whole zip archive ({e}); get the file again") from e
+    elif Path(name).match(pattern):
+        yield Path(name).name, read()
+
+
+def contents(path: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of each file that matches, as in set-a/*.txt: in a folder, an archive, or archives within either.
+
+    Raises ValueError if an archive is not whole."""
+    for file in files_of(path):
+        name = file.name if file == path else str(file.relative_to(path.parent))
+        yield from opened(name, file.read_bytes, pattern)
+
+
+def local_copy(public: PublicSet, source: str) -> Path:
+    "The file itself, or where it lies in a folder, or its unpacked folder. Raises ValueError if there is none."
     given = Path(source).expanduser()
-    candidates = (
-        [given] if not given.is_dir() else [given / file.name, given / Path(file.name).name]
-    )
+    candidates = [given]
+    if given.is_dir():
+        whole = public.files if len(public.files) == 1 else ()
+        candidates = [given / n for n in (public.copy, Path(public.copy).name, *whole)]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    tried = " or ".join(map(relative, candidates))
+    if public.marker and any(given.glob(public.marker)):
+        return given
+    tried = " or ".join(dict.fromkeys(map(relative, candidates)))
     raise ValueError(
-        f"--source {source}: there is no file {tried}; name {Path(file.name).name} or its folder"
+        f"--source {source}: there is no file {tried}"
+        + (f", nor a folder that holds {public.marker}" if public.marker else "")
+        + f"; name {Path(public.copy).name} or its folder"
     )
 
 
-def download(file: PublicFile, folder: Path) -> Path:
-    "The downloaded file, its checksum verified if there is one. Raises ValueError if either fails."
+def download(public: PublicSet, folder: Path) -> Path:
+    "The downloaded file, or the folder of several, checksums verified where there are any. Raises ValueError if either fails."
     try:
         import pooch
     except ModuleNotFoundError as error:
         raise ValueError("downloads need pooch: pip install 'diffsda[dev]'") from error
     pooch.get_logger().setLevel(logging.WARNING)
     remedy = "get it with a browser and pass it with --source FILE"
+    basket = pooch.create(
+        folder,
+        public.url,
+        registry={name: digest and f"sha256:{digest}" for name, digest in public.files.items()},
+    )
+    progress = pooch.HTTPDownloader(progressbar=True, timeout=30)
     try:
-        return Path(
-            pooch.retrieve(
-                file.url,
-                known_hash=file.sha256 and f"sha256:{file.sha256}",
-                fname=Path(file.name).name,
-                path=folder,
-                downloader=pooch.HTTPDownloader(progressbar=True, timeout=30),
-            )
-        )
+        if not public.files:  # a DOI: the archive behind it lists its files and their checksums
+            basket.load_registry_from_doi()
+            progress = pooch.DOIDownloader(progressbar=True, timeout=30)
+        paths = [Path(basket.fetch(name, downloader=progress)) for name in basket.registry]
     except ValueError as error:  # another checksum
         raise ValueError(
-            f"{file.url} is not the file we know ({error}); if it was cut short, try again, else {remedy}"
+            f"{public.address} is not what we know ({error}); if it was cut short, try again, else {remedy}"
         ) from error
     except OSError as error:  # all that requests raises
+        if error.errno == errno.ENOSPC:
+            raise
         raise ValueError(
-            f"could not download {file.url} ({type(error).__name__}); {remedy}"
+            f"could not download {public.address} ({type(error).__name__}); {remedy}"
         ) from error
+    return paths[0] if len(paths) == 1 else folder
 
 
 @contextmanager
 def obtain(
-    file: PublicFile,
+    public: PublicSet,
     source: str | None,  # a local file or folder; None: a copy beside the checkout, else download
 ) -> Iterator[Found]:
-    """The public file for the length of the block; says where it came from and how its checksum compares.
+    """What is published, for the length of the block; says where it came from and how its checksum compares.
 
     A local copy with another checksum is used with a warning, a download with another one is refused (ValueError)."""
     with tempfile.TemporaryDirectory() as temporary:
-        if source is None and (BESIDE / file.name).is_file():
+        if source is None and (BESIDE / public.copy).is_file():
             source = str(BESIDE)
         if source is None:
-            print(f"downloading {file.url}")
-            path = download(file, Path(temporary))
+            print(f"downloading {public.address}")
+            path = download(public, Path(temporary))
         else:
-            path = local_copy(file, source)
+            path = local_copy(public, source)
             print(f"using the copy {relative(path)}")
-        digest = sha256_of(path)
-        public = None if file.sha256 is None else digest == file.sha256
-        if public is False:
+        found, known = sha256_of(path), [*public.files.values()]
+        same = found == known[0] if len(known) == 1 and known[0] else None
+        if same is False:
             print(
-                f"warning: {path.name} is not the published file (sha256 {file.sha256}); "
+                f"warning: {path.name} is not the published file (sha256 {known[0]}); "
                 "going on with what it holds"
             )
         verdict = {True: "the published file", False: "NOT the published file"}
         print(
-            f"sha256 {digest}: {verdict.get(public, 'no published checksum is known to compare with')}"
+            f"sha256 {found}: {verdict.get(same, 'no published checksum is known to compare with')}"
         )
-        yield Found(path, digest, public)
+        yield Found(path, found, same)
 
 
 @contextmanager
@@ -138,13 +194,22 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def write_json(path: Path, facts: dict):
-    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-
-
-def run(main: Callable[[], None]):
-    "Runs a script; what it cannot do becomes one line and exit status 1."
+def write(folder: Path, arrays: dict[str, np.ndarray], facts: dict):
+    "Each array as a file that opens by memory map, and index.json, which names them: all of it or nothing (OSError)."
+    index = {
+        "name": folder.name,
+        "arrays": {name: list(array.shape) for name, array in arrays.items()},
+        **facts,
+    }
     try:
-        main()
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"{Path(sys.argv[0]).name}: {error}") from None
+        with whole_folder(folder) as fresh:
+            for name, array in arrays.items():
+                np.save(fresh / f"{name}.npy", array)
+            text = json.dumps(index, indent=1, ensure_ascii=False)
+            (fresh / "index.json").write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        need = sum(array.nbytes for array in arrays.values()) / 2**20
+        raise OSError(
+            f"could not write {relative(folder)} ({error}); it needs {need:.0f} MB: make room or name another "
+            "place with --out; what was prepared before is still there and whole"
+        ) from error

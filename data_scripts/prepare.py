@@ -1,0 +1,98 @@
+"""Prepares real data sets: finds or downloads their public files, checks them, writes arrays that open by memory map.
+
+python data_scripts/prepare.py                                lists all sets
+python data_scripts/prepare.py NAME [--source FILE_OR_FOLDER] [--out FOLDER]"""
+
+import argparse
+import difflib
+import json
+import textwrap
+from pathlib import Path
+
+import air
+import ett
+import fetch
+import har
+import physionet
+
+ROOMS = {name: room for room in (ett, air, physionet, har) for name in room.SETS}
+
+
+def room_of(name: str):
+    "The module that knows a set. Raises ValueError with the nearest name if there is none."
+    if name not in ROOMS:
+        near = difflib.get_close_matches(name.lower(), ROOMS, n=1, cutoff=0.4)
+        raise ValueError(
+            f"there is no set {name!r}"
+            + (f"; did you mean {near[0]}?" if near else "")
+            + f" There are {', '.join(ROOMS)}"
+        )
+    return ROOMS[name]
+
+
+def prepare(
+    name: str,
+    source: str | None,  # a local file or folder; None: a copy beside the checkout, else download
+    out: Path,  # holds the prepared sets, each in a folder of its name
+):
+    "Writes the set, or raises ValueError or OSError and leaves what was there."
+    room = room_of(name)
+    public = room.SETS[name]
+    with fetch.obtain(public, source) as found:
+        arrays, facts = room.read(name, found.path)
+    origin = {
+        "file": Path(public.copy).name,
+        "url": public.address,
+        "sha256": found.sha256,
+        "public_file": found.public,
+        "licence": public.licence,
+        "citation": public.citation,
+    }
+    fetch.write(out / name, arrays, facts | origin)
+    print(f"licence {public.licence}: {public.citation}")
+    print(f"written: {fetch.relative(out / name)}")
+
+
+def state(name: str, out: Path) -> str:
+    "The shapes of a set that is prepared, or the command that prepares it."
+    try:
+        arrays = json.loads((out / name / "index.json").read_text(encoding="utf-8"))["arrays"]
+        return "present: " + ", ".join(f"{k} {' x '.join(map(str, v))}" for k, v in arrays.items())
+    except (OSError, ValueError, KeyError):
+        return f"python data_scripts/prepare.py {name}"
+
+
+def listing(out: Path) -> str:
+    "All sets: what, size, licence, and whether they are there or how to get them."
+    lines = []
+    for name, room in ROOMS.items():
+        public = room.SETS[name]
+        lines += [
+            f"{name:12} {public.what}",
+            f"{'':12} {public.size}; {public.licence}",
+            f"{'':12} {state(name, out)}",
+        ]
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=textwrap.dedent(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", nargs="?", help="of a set; without it, all sets are listed")
+    parser.add_argument("--source", help="a local copy, or the folder it is in; default: download")
+    parser.add_argument(
+        "--out", type=Path, default=fetch.ROOT / "data", help="default: data in this repository"
+    )
+    args = parser.parse_args()
+    try:
+        if args.name is None:
+            print(listing(args.out))
+        else:
+            prepare(args.name, args.source, args.out)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"prepare.py: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
