@@ -15,9 +15,9 @@ STATIONS, HOURS = 12, 35_064  # published
 
 SETS = {
     "airquality": fetch.PublicSet(
-        what="12 stations in Beijing, hourly: six pollutants and the weather",
-        size="8 MB; 19 MB",
-        licence="CC BY 4.0: name the source",
+        what="Beijing Air Quality: 12 stations, hourly, 11 variables",
+        size="8 MB",
+        licence="CC BY 4.0",
         citation="Zhang, Guo, Dong, He, Xu, Chen, Cautionary tales on air-quality improvement in Beijing, Proc. R. Soc. A 473, 2017",
         copy="timeseries/beijing_air_quality.zip",
         url="https://archive.ics.uci.edu/static/public/501/",
@@ -46,7 +46,9 @@ def read(name: str, path: Path) -> tuple[dict[str, np.ndarray], dict]:
 
     Raises ValueError for the first thing wrong, and unless all stations have the same hours."""
     stations, files, dates = {}, {}, None
-    for file, content in tqdm(fetch.contents(path, "PRSA_Data_*.csv"), "stations", delay=2):
+    for file, content in tqdm(
+        fetch.contents(path, "PRSA_Data_*.csv"), "stations", STATIONS, delay=2
+    ):
         station, hours, values = read_station(file, content)
         if station in stations:
             raise ValueError(

@@ -16,8 +16,8 @@ CITATION = "Zhou et al., Informer: Beyond Efficient Transformer for Long Sequenc
 def transformer(what: str, file: str, sha256: str | None) -> fetch.PublicSet:
     return fetch.PublicSet(
         what=what,
-        size="2.6 MB; 0.5 MB",
-        licence="CC BY-ND 4.0: share unaltered, name the source",
+        size="2.6 MB",
+        licence="CC BY-ND 4.0",
         citation=CITATION,
         copy=f"timeseries/{file}",
         url="https://raw.githubusercontent.com/zhouhaoyi/ETDataset/main/ETT-small/",
@@ -27,12 +27,12 @@ def transformer(what: str, file: str, sha256: str | None) -> fetch.PublicSet:
 
 SETS = {
     "etth1": transformer(
-        "a transformer, hourly: six loads and the oil's temperature",
+        "ETTh1: an electricity transformer, hourly, 7 variables",
         "ETTh1.csv",
         "f18de3ad269cef59bb07b5438d79bb3042d3be49bdeecf01c1cd6d29695ee066",
     ),
     # we never held the whole public file, so there is no checksum that we could vouch for
-    "etth2": transformer("another transformer, the same columns", "ETTh2.csv", None),
+    "etth2": transformer("ETTh2: another transformer, hourly, 7 variables", "ETTh2.csv", None),
 }
 
 

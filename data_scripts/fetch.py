@@ -23,13 +23,16 @@ BESIDE = ROOT.parent / "shared" / "data"  # copies kept beside the checkout spar
 
 
 class PublicSet(NamedTuple):
-    what: str  # it is, in a line
-    size: str  # of the download; of what is prepared
+    what: str  # it is, in a few words
+    size: str  # of the download
     licence: str
     citation: str
     copy: str  # where a copy lies below a folder of copies, as in timeseries/ETTh1.csv
     url: str  # of the place that publishes it
-    files: dict[str, str | None]  # there -> SHA-256 as published; None: not known to us
+    files: dict[
+        str, str | None
+    ]  # there -> SHA-256 known to us, if any; empty: all that a DOI leads to
+    sums: str | None = None  # the file there that lists the others' checksums
     marker: str | None = None  # a folder that holds such a file is a copy, too
 
     @property
@@ -104,22 +107,29 @@ def local_copy(public: PublicSet, source: str) -> Path:
     )
 
 
-def download(public: PublicSet, folder: Path) -> Path:
-    "The downloaded file, or the folder of several, checksums verified where there are any. Raises ValueError if either fails."
+def download(public: PublicSet, folder: Path) -> tuple[Path, bool | None]:
+    """The downloaded file, or the folder of several; True if all were compared with a published checksum, None if not.
+
+    Raises ValueError if the address cannot be reached, or gives another file than it should."""
     try:
         import pooch
     except ModuleNotFoundError as error:
         raise ValueError("downloads need pooch: pip install 'diffsda[dev]'") from error
     pooch.get_logger().setLevel(logging.WARNING)
     remedy = "get it with a browser and pass it with --source FILE"
-    basket = pooch.create(
-        folder,
-        public.url,
-        registry={name: digest and f"sha256:{digest}" for name, digest in public.files.items()},
-    )
+    known = {name: digest and f"sha256:{digest}" for name, digest in public.files.items()}
+    basket = pooch.create(folder / "files", public.url, registry=known)
     progress = pooch.HTTPDownloader(progressbar=True, timeout=30)
     try:
-        if not public.files:  # a DOI: the archive behind it lists its files and their checksums
+        if public.sums:
+            sums = pooch.retrieve(
+                public.url + public.sums, None, public.sums, folder, downloader=progress
+            )
+            for line in Path(sums).read_text(encoding="utf-8").splitlines():
+                digest, name = line.split(maxsplit=1)
+                if name in known:
+                    basket.registry[name] = f"sha256:{digest}"
+        if not public.files:
             basket.load_registry_from_doi()
             progress = pooch.DOIDownloader(progressbar=True, timeout=30)
         paths = [Path(basket.fetch(name, downloader=progress)) for name in basket.registry]
@@ -127,13 +137,11 @@ def download(public: PublicSet, folder: Path) -> Path:
         raise ValueError(
             f"{public.address} is not what we know ({error}); if it was cut short, try again, else {remedy}"
         ) from error
-    except OSError as error:  # all that requests raises
-        if error.errno == errno.ENOSPC:
-            raise
-        raise ValueError(
-            f"could not download {public.address} ({type(error).__name__}); {remedy}"
-        ) from error
-    return paths[0] if len(paths) == 1 else folder
+    except OSError as error:  # all that requests raises, and a full disk
+        reason = error if error.errno == errno.ENOSPC else type(error).__name__
+        raise ValueError(f"could not download {public.address} ({reason}); {remedy}") from error
+    verified = all(basket.registry.values()) or None
+    return paths[0] if len(paths) == 1 else folder / "files", verified
 
 
 @contextmanager
@@ -149,22 +157,24 @@ def obtain(
             source = str(BESIDE)
         if source is None:
             print(f"downloading {public.address}")
-            path = download(public, Path(temporary))
+            path, verified = download(public, Path(temporary))
+            digest = sha256_of(path)
         else:
             path = local_copy(public, source)
             print(f"using the copy {relative(path)}")
-        found, known = sha256_of(path), [*public.files.values()]
-        same = found == known[0] if len(known) == 1 and known[0] else None
-        if same is False:
+            digest = sha256_of(path)
+            known = [known for known in public.files.values() if known]
+            verified = digest in known if known else None
+        if verified is False:
             print(
                 f"warning: {path.name} is not the published file (sha256 {known[0]}); "
                 "going on with what it holds"
             )
-        verdict = {True: "the published file", False: "NOT the published file"}
+        verdict = {True: "as published", False: "NOT the published file"}
         print(
-            f"sha256 {found}: {verdict.get(same, 'no published checksum is known to compare with')}"
+            f"sha256 {digest}: {verdict.get(verified, 'no published checksum is known to compare with')}"
         )
-        yield Found(path, found, same)
+        yield Found(path, digest, verified)
 
 
 @contextmanager

@@ -2,38 +2,49 @@
 
 Samples come at irregular milliseconds, about 103 Hz and in bursts. Bins of 50 ms begin at the first time stamp of a recording:
 a bin holds the mean of its samples and their most frequent label (of equally frequent ones, the first of `labels`).
-A bin without a sample is NaN, and its label -1."""
+A bin without a sample is NaN, and its label -1.
 
+Two layouts are read: one npz file that holds all samples (`KEYS`), and csv files of one recording each, named like s01_02_sw.csv
+(subject 1, execution 2, smartwatch). The second is how we expect the published archive to look; we could not try it on that."""
+
+import re
 import zipfile
 import zlib
 from pathlib import Path
 
 import fetch
 import numpy as np
+import pandas as pd
 import table
+from tqdm import tqdm
 
 COLUMNS = ["acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z"]
 PEOPLE = ["id", "age", "gender", "height_cm", "weight_kg", "hand"]
 RATE = 20  # Hz
+HEADER = ["x_acc", "y_acc", "z_acc", "x_gyro", "y_gyro", "z_gyro", "timestamp", "label"]
+DEVICES = {"sp": "smartphone", "sw": "smartwatch"}
 COUNTS = (404, 471_713)  # recordings and samples of the copy that we know
 KEYS = """signal timestamp_ms label subject execution device label_names device_names channel_names
 subj_id subj_age subj_gender subj_height_cm subj_weight_kg subj_hand""".split()
+PER_SAMPLE = KEYS[1:6]
+LAYOUT = "if the archive looks otherwise, write its samples as the npz file that data_scripts/README.md describes, and pass that with --source"
 
 SETS = {
     "har": fetch.PublicSet(
-        what="21 people, 5 activities: acceleration and rotation of a phone and a watch",
-        size="27 MB; 2.5 MB",
-        licence="CC BY 4.0: name the source",
+        what="sp-sw-har: phone and watch on 21 people, 20 Hz, 6 channels",
+        size="9 MB as npz",
+        licence="CC BY 4.0",
         citation="Matey-Sanz, Casteleyn, Granell, Dataset of inertial measurements of smartphones and smartwatches for human "
         "activity recognition, Data in Brief, 2023, 109809",
         copy="timeseries/sp_sw_har.npz",
         url="doi:10.5281/zenodo.8398688/",
         files={},
+        marker="*_s[pw].csv",
     )
 }
 
 
-def read_samples(path: Path) -> dict[str, np.ndarray]:
+def read_npz(path: Path) -> dict[str, np.ndarray]:
     "The arrays of the npz file. Raises ValueError if it is none, or if they do not belong together."
     try:
         with np.load(path) as file:
@@ -50,12 +61,44 @@ def read_samples(path: Path) -> dict[str, np.ndarray]:
             f"{path.name}, channel_names: {samples['channel_names'].tolist()}, expected {COLUMNS}; is this the right file?"
         )
     n = len(samples["timestamp_ms"])
-    for key, shape in dict.fromkeys(KEYS[1:6], (n,)).items() | {("signal", (n, len(COLUMNS)))}:
+    for key, shape in {"signal": (n, len(COLUMNS)), **dict.fromkeys(PER_SAMPLE, (n,))}.items():
         if samples[key].shape != shape or not n:
             raise ValueError(
                 f"{path.name}, {key}: shape {samples[key].shape}, expected {shape} and at least one sample; get the file again"
             )
     return samples
+
+
+def read_tables(path: Path) -> dict[str, np.ndarray]:
+    "The same arrays from csv files of one recording each; nothing is known of the people. Raises ValueError for the first thing wrong."
+    columns = {key: [] for key in ("signal", *PER_SAMPLE)}
+    for name, content in tqdm(fetch.contents(path, "*_s[pw].csv"), "recordings", delay=2):
+        who = re.fullmatch(r"s?(\d+)_(\d+)_(sp|sw)\.csv", name)
+        if not who:
+            raise ValueError(f"{name} is not named like s01_02_sw.csv; {LAYOUT}")
+        rows = table.read_table(name, content, HEADER, "sp-sw-har")
+        time = pd.to_numeric(rows["timestamp"], errors="coerce")
+        row = table.first(time.isna() | (time % 1 != 0))
+        if row is not None:
+            raise ValueError(
+                f"{name}, line {row + 2}, column timestamp: {rows['timestamp'][row]!r} is no whole number of milliseconds; "
+                "mend or drop the line"
+            )
+        subject, execution, device = int(who[1]), int(who[2]), [*DEVICES].index(who[3])
+        columns["signal"].append(table.read_numbers(name, rows, HEADER[:6]))
+        columns["timestamp_ms"].append(time.to_numpy(np.int64))
+        columns["label"].append(rows["label"])
+        for key, number in (("subject", subject), ("execution", execution), ("device", device)):
+            columns[key].append(np.full(len(rows), number))
+    if not columns["signal"]:
+        raise ValueError(f"{path.name} holds no file like s01_02_sw.csv; {LAYOUT}")
+    samples = {key: np.concatenate(parts) for key, parts in columns.items()}
+    names, samples["label"] = np.unique(samples["label"].astype(str), return_inverse=True)
+    return samples | {
+        "label_names": names,
+        "device_names": np.array([*DEVICES.values()]),
+        "subj_id": np.unique(samples["subject"]),
+    }
 
 
 def starts_of(
@@ -111,7 +154,7 @@ def read(name: str, path: Path) -> tuple[dict[str, np.ndarray], dict]:
     """The recordings one after the other, and the facts of the index. Raises ValueError for the first thing wrong.
 
     `values` (N, 6) float32 in m/s^2 and rad/s, `label` (N,), `starts` (R + 1,), and `subject`, `execution`, `device` (R,)."""
-    samples = read_samples(path)
+    samples = read_npz(path) if path.suffix == ".npz" else read_tables(path)
     check_samples(path.name, samples)
     starts = starts_of(path.name, samples)
     time, heads = samples["timestamp_ms"], starts[:-1]
@@ -141,6 +184,8 @@ def read(name: str, path: Path) -> tuple[dict[str, np.ndarray], dict]:
         "labels": samples["label_names"].tolist(),
         "devices": samples["device_names"].tolist(),
         "rate": RATE,
-        "people": {key: samples[f"subj_{key}"].tolist() for key in PEOPLE},
+        "people": {
+            key: samples[f"subj_{key}"].tolist() for key in PEOPLE if f"subj_{key}" in samples
+        },
     }
     return arrays, facts

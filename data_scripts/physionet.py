@@ -28,14 +28,15 @@ STAYS = 4000  # published, of each set
 
 def stays(letter: str) -> fetch.PublicSet:
     return fetch.PublicSet(
-        what=f"set {letter.upper()}: intensive care, 48 hours of 37 vital signs and laboratory values",
-        size="8 MB; 28 MB",
-        licence="Open Data Commons Attribution 1.0: name the source",
+        what=f"PhysioNet 2012, set {letter.upper()}: 48 h in intensive care, 37 variables",
+        size="8 MB",
+        licence="ODC-By 1.0",
         citation="Silva, Moody, Scott, Celi, Mark, Predicting in-hospital mortality of ICU patients, Comput. Cardiol. 39, 2012; "
         "Goldberger et al., PhysioBank, PhysioToolkit, and PhysioNet, Circulation 101(23), 2000",
         copy=f"timeseries/physionet2012_set-{letter}.zip",
         url="https://physionet.org/files/challenge-2012/1.0.0/",
         files={f"set-{letter}.zip": None, f"Outcomes-{letter}.txt": None},
+        sums="SHA256SUMS.txt",
         marker=f"Outcomes-{letter}.txt",
     )
 
@@ -114,6 +115,7 @@ def read_rows(files: dict[str, bytes]) -> Rows:
         keep_default_na=False,
         encoding_errors="replace",
         quoting=csv.QUOTE_NONE,
+        lineterminator="\n",
     )
     minute, variable, value = (
         np.array([parse(text) for text in texts[column].cat.categories])[texts[column].cat.codes]
@@ -215,7 +217,7 @@ def read(name: str, path: Path) -> tuple[dict[str, np.ndarray], dict]:
     A stay without a single measurement stays, all NaN. Raises ValueError for the first thing wrong."""
     letter = name[-1]
     files = {}
-    for file, content in tqdm(fetch.contents(path, f"set-{letter}/*.txt"), "stays", delay=2):
+    for file, content in tqdm(fetch.contents(path, f"set-{letter}/*.txt"), "stays", STAYS, delay=2):
         if file in files:
             raise ValueError(f"{path.name} holds {file} twice; keep one of the two copies")
         files[file] = content
@@ -242,6 +244,7 @@ def read(name: str, path: Path) -> tuple[dict[str, np.ndarray], dict]:
 
     short = "" if len(record) == STAYS else f" (published: {STAYS:,})"
     print(
+        f"means of each hour = min(floor(minutes / 60), {HOURS - 1}): "
         f"{len(record):,} stays{short} x {HOURS} hours x {len(COLUMNS)} variables, {np.isnan(values).mean():.1%} missing; "
         f"{np.isnan(values).all((1, 2)).sum()} stays hold no measurement"
     )

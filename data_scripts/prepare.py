@@ -49,30 +49,27 @@ def prepare(
         "citation": public.citation,
     }
     fetch.write(out / name, arrays, facts | origin)
-    print(f"licence {public.licence}: {public.citation}")
+    print(f"licence {public.licence}, to be named with the source: {public.citation}")
     print(f"written: {fetch.relative(out / name)}")
 
 
 def state(name: str, out: Path) -> str:
-    "The shapes of a set that is prepared, or the command that prepares it."
+    "What a prepared set holds, or the command that prepares it."
     try:
         arrays = json.loads((out / name / "index.json").read_text(encoding="utf-8"))["arrays"]
-        return "present: " + ", ".join(f"{k} {' x '.join(map(str, v))}" for k, v in arrays.items())
-    except (OSError, ValueError, KeyError):
+        return "present: " + " x ".join(f"{n:,}" for n in arrays["values"])
+    except (OSError, ValueError, KeyError, TypeError):
         return f"python data_scripts/prepare.py {name}"
 
 
 def listing(out: Path) -> str:
-    "All sets: what, size, licence, and whether they are there or how to get them."
-    lines = []
+    "All sets as a table: what they are, size, licence, and whether they are there or how to get them."
+    rows = [("set", "what", "download", "licence", "prepared")]
     for name, room in ROOMS.items():
         public = room.SETS[name]
-        lines += [
-            f"{name:12} {public.what}",
-            f"{'':12} {public.size}; {public.licence}",
-            f"{'':12} {state(name, out)}",
-        ]
-    return "\n".join(lines)
+        rows.append((name, public.what, public.size, public.licence, state(name, out)))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def main():
