@@ -137,7 +137,7 @@ def read_rows(files: dict[str, bytes]) -> Rows:
         if row is not None:
             line = row - int(np.searchsorted(stay, stay[row])) + 2
             raise ValueError(
-                f"{[*files][stay[row]]}, line {line}, column {column}: {texts[column][row]!r} {what}; "
+                f"{[*files][stay[row]]}, line {line}, column {column}: {str(texts[column][row])!r} {what}; "
                 "mend the line, or get the file again"
             )
     return Rows(stay, minute, variable.astype(int), value)
@@ -246,7 +246,7 @@ def read(name: str, path: Path) -> tuple[dict[str, np.ndarray], dict]:
     print(
         f"means of each hour = min(floor(minutes / 60), {HOURS - 1}): "
         f"{len(record):,} stays{short} x {HOURS} hours x {len(COLUMNS)} variables, {np.isnan(values).mean():.1%} missing; "
-        f"{np.isnan(values).all((1, 2)).sum()} stays hold no measurement"
+        f"stays without a single measurement: {np.isnan(values).all((1, 2)).sum()}"
     )
     print(f"{int(np.nansum(static[:, -1])):,} died in hospital")
     facts = {"columns": COLUMNS, "static": STATIC, "hours": 1}

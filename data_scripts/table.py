@@ -25,7 +25,7 @@ def read_table(
         )
     except ValueError as error:  # no text, no rows at all, too many fields in a line
         raise ValueError(
-            f"{name} cannot be read as a table ({error}); get the file again"
+            f"{name} cannot be read as a table ({str(error).strip()}); get the file again"
         ) from error
     if list(table.columns) != columns:
         lacks = [c for c in columns if c not in table.columns]
