@@ -174,9 +174,10 @@ def read(name: str, path: Path) -> tuple[dict[str, np.ndarray], dict]:
         "starts": offsets.astype(np.int64),
         **{k: samples[k][heads].astype(np.int16) for k in ("subject", "execution", "device")},
     }
-    short = f" (the copy we know: {COUNTS[0]} of {COUNTS[1]:,})"
+    known = (len(heads), len(time)) == COUNTS
+    short = "" if known else f" (the copy we know: {COUNTS[0]} of {COUNTS[1]:,})"
     print(
-        f"{name}: {len(heads)} recordings of {len(time):,} samples{short if (len(heads), len(time)) != COUNTS else ''}, "
+        f"{name}: {len(heads)} recordings of {len(time):,} samples{short}, "
         f"{len(samples['subj_id'])} people; {n:,} bins of {1000 // RATE} ms, {(counts == 0).mean():.1%} of them empty"
     )
     facts = {

@@ -244,7 +244,7 @@ def test_stays_are_hourly_means_of_their_measurements(make):
         ("Lactate", 0.3, 0.3),
     ],
 )
-def test_cleaning(make, capsys, variable, value, want):
+def test_cleaning(make, variable, value, want):
     files = stays()
     files["set-b/132541.txt"] += f"30:59,{variable},{value}\n"
     arrays, facts = make("physionet_b", files)
@@ -663,7 +663,8 @@ def digest(made):
 
 
 def test_download_with_the_right_checksum(scripts, server, publish, tmp_path):
-    files = write(transformer(), server[0]) and transformer()
+    files = transformer()
+    write(files, server[0])
     publish("etth1", files={"ETTh1.csv": digest(files["ETTh1.csv"])})
     scripts.prepare("etth1", None, tmp_path / "data")
     facts = arrays_of(tmp_path / "data" / "etth1")[1]
