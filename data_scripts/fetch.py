@@ -138,7 +138,12 @@ def download(public: PublicSet, folder: Path) -> tuple[Path, bool | None]:
             f"{public.address} is not what we know ({error}); if it was cut short, try again, else {remedy}"
         ) from error
     except OSError as error:  # all that requests raises, and a full disk
-        reason = error if error.errno == errno.ENOSPC else type(error).__name__
+        reason = type(error).__name__
+        if error.errno == errno.ENOSPC:
+            reason, remedy = (
+                "no space left",
+                f"make room in {folder}, or name another place in TMPDIR",
+            )
         raise ValueError(f"could not download {public.address} ({reason}); {remedy}") from error
     verified = all(basket.registry.values()) or None
     return paths[0] if len(paths) == 1 else folder / "files", verified

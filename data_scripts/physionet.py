@@ -217,7 +217,9 @@ def read(name: str, path: Path) -> tuple[dict[str, np.ndarray], dict]:
     A stay without a single measurement stays, all NaN. Raises ValueError for the first thing wrong."""
     letter = name[-1]
     files = {}
-    for file, content in tqdm(fetch.contents(path, f"set-{letter}/[0-9]*.txt"), "stays", STAYS, delay=2):
+    for file, content in tqdm(
+        fetch.contents(path, f"set-{letter}/[0-9]*.txt"), "stays", STAYS, delay=2
+    ):
         if file in files:
             raise ValueError(f"{path.name} holds {file} twice; keep one of the two copies")
         files[file] = content

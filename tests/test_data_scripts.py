@@ -12,6 +12,7 @@ import sys
 import threading
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -714,8 +715,12 @@ def test_download_of_all_that_a_doi_leads_to(scripts, server, publish, tmp_path,
     assert facts["public_file"] is True and len(arrays["subject"]) == 6
 
 
-@pytest.mark.parametrize("what", ["another checksum", "not found", "nobody there", "cut short"])
-def test_download_that_fails_leaves_the_former(scripts, server, publish, make, tmp_path, what):
+@pytest.mark.parametrize(
+    "what", ["another checksum", "not found", "nobody there", "cut short", "full disk"]
+)
+def test_download_that_fails_leaves_the_former(
+    scripts, server, publish, make, tmp_path, monkeypatch, what
+):
     files = transformer()
     make("etth1", files)
     before = contents(tmp_path / "data")
@@ -724,7 +729,11 @@ def test_download_that_fails_leaves_the_former(scripts, server, publish, make, t
     known = "0" * 64 if what == "another checksum" else digest(files["ETTh1.csv"])
     url = {"nobody there": "http://127.0.0.1:9/", "cut short": server[1] + "cut/"}
     publish("etth1", files={"ETTh1.csv": known}, url=url.get(what, server[1]))
-    with pytest.raises(ValueError, match="ETTh1.csv .*--source FILE"):
+    if what == "full disk":
+        full = OSError(errno.ENOSPC, "No space left on device")
+        monkeypatch.setattr("pooch.core.hash_matches", Mock(side_effect=full))
+    remedy = "make room" if what == "full disk" else "--source FILE"
+    with pytest.raises(ValueError, match=f"ETTh1.csv .*{remedy}"):
         scripts.prepare("etth1", None, tmp_path / "data")
     assert contents(tmp_path / "data") == before
 
