@@ -191,7 +191,6 @@ def clean(rows: Rows) -> Rows:
     for rule, (variables, wrong, mend) in CLEANING.items():
         met = np.isin(rows.variable, [INDEX[variable] for variable in variables])
         met[met] = wrong(value[met])
-        met &= keep
         if mend:
             value[met] = mend(value[met])
         else:
