@@ -29,17 +29,18 @@ class Coded(NamedTuple):
 
 
 def pca_codes(
-    parts: list,  # Sequences; the first one is what the directions are learnt from
+    learnt_from: Sequences,  # as long as those of the parts
+    parts: list,  # Sequences
     s_dim: int,
     d_dim: int,
 ) -> list:  # Coded, one for each part
     """Codes of a model's size without a model: principal components of whole sequences and of single frames.
 
     Where fewer components exist than asked for, the others are 0. Holes count as 0, the mean."""
-    whole = PCA(min(s_dim, *parts[0].x.flatten(1).shape), random_state=0)
-    frame = PCA(min(d_dim, parts[0].x.flatten(2).shape[-1]), random_state=0)
-    whole.fit(parts[0].x.flatten(1).numpy())
-    frame.fit(parts[0].x.flatten(2)[parts[0].frame_mask].numpy())
+    whole = PCA(min(s_dim, *learnt_from.x.flatten(1).shape), random_state=0)
+    frame = PCA(min(d_dim, learnt_from.x.flatten(2).shape[-1]), random_state=0)
+    whole.fit(learnt_from.x.flatten(1).numpy())
+    frame.fit(learnt_from.x.flatten(2)[learnt_from.frame_mask].numpy())
 
     def coded(data: Sequences) -> Coded:
         s = torch.as_tensor(whole.transform(data.x.flatten(1).numpy()), dtype=torch.float32)
@@ -142,7 +143,8 @@ def fit_reader(
     score: Callable
     | None,  # () -> the higher the better, on validation data; None: the last epoch counts
     *,
-    epochs: int,
+    epochs: int,  # at most
+    patience: int = 30,  # epochs without a better score after which it is over
     batch: int = 30,
     lr: float = 1e-3,
     mismatched: bool = False,  # fault B1
@@ -153,8 +155,8 @@ def fit_reader(
     optimiser = torch.optim.Adam(parameters, lr)
     generator = torch.Generator().manual_seed(seed)
     listed = torch.randperm(len(data), generator=generator)  # the order B1 lists its labels in
-    best, kept = -float("inf"), None
-    for _ in range(epochs):
+    best, kept, last = -float("inf"), None, 0
+    for epoch in range(epochs):
         reader.train()
         order = torch.randperm(len(data), generator=generator)
         labels = listed if mismatched else order
@@ -168,7 +170,9 @@ def fit_reader(
             optimiser.step()
         reader.eval()
         if score is not None and (now := score()) > best:
-            best, kept = now, copy.deepcopy(reader.state_dict())
+            best, kept, last = now, copy.deepcopy(reader.state_dict()), epoch
+        if score is not None and epoch - last >= patience:
+            break
     if kept is not None:
         reader.load_state_dict(kept)
 

@@ -447,26 +447,36 @@ def preset_of(name: str) -> Preset:
         raise ValueError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
     return PRESETS[name]
 
-# %% ../nbs/40_timeseries.ipynb #295dd999
+# %% ../nbs/40_timeseries.ipynb #3e5b3f53
+def _level_and_movement(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    "Mean of each feature (n, F), and the rest at unit length (n, V * F), over the entries of a mask."
+    level = (x * mask).sum(1) / mask.sum(1).clamp(min=1)
+    rest = ((x - level[:, None]) * mask).flatten(1)
+    return level, torch.nn.functional.normalize(rest, dim=1)
+
+
 def levels_and_movements(
-    swapped: Tensor,  # (n, V, F) outputs of swaps
-    static: Tensor,  # (n, V, F) donors of s, in the same order
-    dynamic: Tensor,  # (n, V, F) donors of d
+    swapped: Sequences,  # outputs of swaps
+    static: Sequences,  # donors of s, in the same order
+    dynamic: Sequences,  # donors of d
 ) -> pd.DataFrame:  # rows from_s, from_d
     """How near a swap's mean profile is to that of each donor, and how its deviations follow theirs.
 
-    `level_distance` is a root mean square over features, in the units given; `movement_correlation` is Pearson's, over hours and
-    features. Both are means over pairs. Raises ValueError if the three do not pair up."""
-    if not swapped.shape == static.shape == dynamic.shape:
+    A donor is compared where it was observed. `level_distance` is a root mean square over features, in the units given;
+    `movement_correlation` is Pearson's, over frames and features. Both are means over pairs. Raises ValueError if the three do not pair up."""
+    if not swapped.x.shape == static.x.shape == dynamic.x.shape:
         raise ValueError(
-            f"three batches of one shape needed, got {tuple(swapped.shape)}, {tuple(static.shape)}, {tuple(dynamic.shape)}"
+            "three batches of one shape needed, got "
+            f"{tuple(swapped.x.shape)}, {tuple(static.x.shape)}, {tuple(dynamic.x.shape)}"
         )
-    level = lambda x: x.mean(1)
-    movement = lambda x: torch.nn.functional.normalize((x - x.mean(1, True)).flatten(1), dim=1)
     rows = {}
     for name, donor in {"from_s": static, "from_d": dynamic}.items():
+        mask = donor.mask.expand_as(donor.x)
+        theirs, their_movement = _level_and_movement(donor.x, mask)
+        ours, our_movement = _level_and_movement(swapped.x, mask)
+        apart = (ours - theirs).square().sum(1) / mask.any(1).sum(1)
         rows[name] = {
-            "level_distance": (level(swapped) - level(donor)).square().mean(1).sqrt().mean().item(),
-            "movement_correlation": (movement(swapped) * movement(donor)).sum(1).mean().item(),
+            "level_distance": apart.sqrt().mean().item(),
+            "movement_correlation": (our_movement * their_movement).sum(1).mean().item(),
         }
     return pd.DataFrame(rows).T
