@@ -311,7 +311,7 @@ def _linear_probe(
         return 100 * r2_score(y_test, probe.predict(x_test))
     if len(np.unique(y)) < 2:
         return 100 * float((y_test == y[0]).mean())
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(x, y)
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)).fit(x, y)
     return 100 * probe.score(x_test, y_test)
 
 
