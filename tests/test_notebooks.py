@@ -33,11 +33,12 @@ def outputs_of(path):
     return [(cell, output) for cell in cells_of(path, "code") for output in cell.outputs]
 
 
-@by_stem
-def test_runs_in_fast_mode(path, tmp_path):
-    fast = {"fast": True} if "fast" in parameters_of(path) else {}
+def run_fast(path, folder, parameters=()):
+    """The executed notebook; skipped where it needs real data that are not on this machine."""
+    chosen = {"fast": True} if "fast" in parameters_of(path) else {}
+    chosen |= dict(parameters)
     try:
-        executed = run_notebook(path, tmp_path / path.name, fast, timeout=SECONDS, progress=False)
+        executed = run_notebook(path, folder / path.name, chosen, timeout=SECONDS, progress=False)
     except RuntimeError as error:
         # an experiment on real data that are not on this machine names the script that gets them
         if path.stem in EXPERIMENTS and "FileNotFoundError" in str(error):
@@ -47,6 +48,16 @@ def test_runs_in_fast_mode(path, tmp_path):
     for cell, output in outputs_of(executed):
         reason = unfit(output)
         assert not reason, f"{reason}, from the cell\n{cell.source}"
+
+
+@by_stem
+def test_runs_in_fast_mode(path, tmp_path):
+    run_fast(path, tmp_path)
+
+
+@pytest.mark.parametrize("data", ["airquality", "physionet_a", "har"])
+def test_series_experiment_runs_on_every_data_set(data, tmp_path):
+    run_fast(NBS / "41_timeseries_experiments.ipynb", tmp_path, {"data": data})
 
 
 @by_stem
