@@ -65,9 +65,7 @@ class Layout:
     time: str = ""  # column of dates (as 2024-01-31 13:00) or numbers; none: rows are equal steps
     group: str = ""  # column that says whose row it is; none: all rows belong together
     values: tuple = ()  # columns to model; none named: all columns of numbers
-    bin: str = (
-        ""  # width of a step (as 1h) if times are irregular: averages inside, holes where empty
-    )
+    bin: str = ""  # width of a step, as 1h, for irregular times: averages inside, holes if empty
     window: int = 0  # steps of a sequence; 0: each group is one sequence, of its own length
     stride: int = 0  # steps from one window to the next; 0: windows lie side by side
 
