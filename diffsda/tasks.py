@@ -198,11 +198,20 @@ def _taking(part: Coded) -> Callable:
     return lambda rows: part.factors.map(lambda code: code[rows])
 
 
+def _readers(make: Callable, protocol: Protocol):
+    "For each run its number and a reader: a new one, or the former again (fault B9)."
+    for run in range(protocol.runs):
+        if run == 0 or not protocol.continued:
+            torch.manual_seed(run)
+            reader = make()
+        yield run, reader
+
+
 @torch.no_grad()
 def _answer(reader: nn.Module, part: Coded) -> Tensor:
     return reader.eval()(part.factors, part.data.lengths)
 
-
+# %% ../nbs/16_tasks.ipynb #343cd39a
 def read_class(
     parts: list,  # Coded: training, validation, test
     label: str,  # a static label
@@ -215,11 +224,8 @@ def read_class(
     y, y_val, y_test = (part.data.static[label] for part in parts)
     classes = len(train.data.classes.get(label, ())) or int(y.max()) + 1
     cross_entropy = nn.functional.cross_entropy
-    out, reader = [], None
-    for run in range(protocol.runs):
-        if reader is None or not protocol.continued:
-            torch.manual_seed(run)
-            reader = ClassReader(train.factors.s.shape[1], 1, classes)
+    out, make = [], lambda: ClassReader(train.factors.s.shape[1], 1, classes)
+    for run, reader in _readers(make, protocol):
         fit_reader(
             reader,
             _taking(train),
@@ -237,7 +243,7 @@ def read_class(
         out.append(torch.stack([part.mean() for part in batches]).mean().item())
     return out
 
-
+# %% ../nbs/16_tasks.ipynb #ea4e8bd5
 def read_outcome(
     parts: list,  # Coded: training, validation, test
     label: str,  # a static label of two classes
@@ -247,12 +253,10 @@ def read_outcome(
     parts = _unit([_known(part, label) for part in parts])
     train, val, test = parts
     y, y_val, y_test = (part.data.static[label] for part in parts)
-    out, reader = [], None
-    for run in range(protocol.runs):
-        if reader is None or not protocol.continued:
-            torch.manual_seed(run)
-            at = (lambda n: (n // 4 - 1).clamp(min=0)) if protocol.early else None
-            reader = OutcomeReader(train.factors.s.shape[1], train.factors.d.shape[2], at)
+    at = (lambda n: (n // 4 - 1).clamp(min=0)) if protocol.early else None
+    sizes = train.factors.s.shape[1], train.factors.d.shape[2]
+    out = []
+    for run, reader in _readers(lambda: OutcomeReader(*sizes, at), protocol):
         fit_reader(
             reader,
             _taking(train),
@@ -269,7 +273,7 @@ def read_outcome(
         out.append(ranking(y_test, _answer(reader, test)))
     return out
 
-
+# %% ../nbs/16_tasks.ipynb #23568109
 def read_quantity(
     parts: list,  # Coded: training, validation, test
     label: str,  # a dynamic label, a quantity in every frame
@@ -278,11 +282,9 @@ def read_quantity(
     "How well every frame's `(d, s)` tells a quantity, in means over blocks of ten frames; the last epoch counts."
     y, _, y_test = (in_blocks(part.data.dynamic[label].nan_to_num()) for part in parts)
     train, _, test = parts
-    out, reader = [], None
-    for run in range(protocol.runs):
-        if reader is None or not protocol.continued:
-            torch.manual_seed(run)
-            reader = FrameReader(train.factors.s.shape[1], train.factors.d.shape[2])
+    sizes = train.factors.s.shape[1], train.factors.d.shape[2]
+    out = []
+    for run, reader in _readers(lambda: FrameReader(*sizes), protocol):
         fit_reader(
             reader,
             _taking(train),

@@ -83,7 +83,7 @@ def calendar(
     month = torch.as_tensor(middle.astype("datetime64[M]").astype(int) % 12)  # 0 is January
     return {"month": month, "season": (month + 1) % 12 // 3}
 
-
+# %% ../nbs/40_timeseries.ipynb #7e8468c8
 @dataclass(frozen=True, eq=False)
 class Hourly:
     "Tables of consecutive hours at one or more places, opened but not yet read."
