@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['STATIONS', 'PRIOR', 'OWN', 'example_table', 'Layout', 'nearest', 'value_columns', 'times_of', 'Record', 'records',
-           'binned', 'check_regular', 'Cut', 'as_frame', 'cut', 'sequences', 'keep_aside', 'worth', 'TableModel', 'fit']
+           'binned', 'check_regular', 'Cut', 'as_frame', 'parts_of', 'cut', 'sequences', 'keep_aside', 'worth',
+           'TableModel', 'fit']
 
 # %% ../nbs/42_tables.ipynb #6228a400
 import difflib
@@ -321,19 +322,24 @@ def as_frame(
         table = dict(enumerate([table] if alone else table))
     parts = {str(name): np.asarray(part, np.float32) for name, part in table.items()}
     shapes = {name: part.shape for name, part in parts.items()}
-    odd = [
-        name
-        for name, shape in shapes.items()
-        if len(shape) != 2 or shape[1] != shapes[next(iter(shapes))][1]
-    ]
+    widths = {shape[1:] for shape in shapes.values()}
+    odd = [name for name, shape in shapes.items() if len(shape) != 2 or len(widths) > 1]
     if odd or not parts:
-        came = f"sequence {odd[0]} is {shapes[odd[0]]}" if odd else "there is none"
+        came = ", ".join(f"{name} is {shapes[name]}" for name in odd[:3]) or "there is none"
         raise ValueError(f"sequences must be arrays (V, F), all of one F, but {came}")
     frame = pd.concat([pd.DataFrame(part).rename(columns=str) for part in parts.values()])
     frame.insert(0, "group", np.repeat(list(parts), [len(part) for part in parts.values()]))
     return frame.reset_index(drop=True), replace(layout, group="group")
 
-# %% ../nbs/42_tables.ipynb #2df1b0de
+# %% ../nbs/42_tables.ipynb #2e24ad89
+def parts_of(record: Record, layout: Layout) -> list[Record]:
+    "The windows of a record, in the order of time; or the record, whole."
+    length = layout.window or len(record.times)
+    starts = range(0, len(record.times) - length + 1, layout.stride or length)
+    cuts = [slice(start, start + length) for start in starts]
+    return [Record(record.group, record.times[rows], record.values[rows]) for rows in cuts]
+
+
 def cut(
     table,  # what `as_frame` takes
     layout: Layout = Layout(),
@@ -349,42 +355,31 @@ def cut(
         found = [binned(record, layout) for record in found]
     elif layout.time:
         check_regular(found, layout)
-    pieces = []
-    for record in found:
-        length = layout.window or len(record.times)
-        for start in range(0, len(record.times) - length + 1, layout.stride or length):
-            rows = slice(start, start + length)
-            pieces.append(Record(record.group, record.times[rows], record.values[rows]))
-    if not pieces:
-        longest = max(found, key=lambda record: len(record.times))
+    parts = [part for record in found for part in parts_of(record, layout)]
+    full = [part for part in parts if not np.isnan(part.values).all()]
+    if not full:
+        longest = max(len(record.times) for record in found)
         raise ValueError(
-            f"a window of {layout.window} steps is longer than every group: the longest, {longest.group!r}, "
-            f"has {len(longest.times)}; make it shorter"
+            f"no window of {layout.window} steps holds a value: the longest of {len(found)} groups has {longest} steps; "
+            "make the window shorter"
         )
-    full = [piece for piece in pieces if not np.isnan(piece.values).all()]
-    short = {record.group for record in found} - {piece.group for piece in pieces}
+    short = sorted({record.group for record in found} - {part.group for part in parts})
     notes = {
         f"columns without numbers are left out: {', '.join(others)}": not layout.values and others,
-        f"groups shorter than a window are left out: {', '.join(sorted(short))}": short,
-        f"windows without any value are left out: {len(pieces) - len(full)}": len(pieces)
-        > len(full),
+        f"groups shorter than a window are left out: {', '.join(short)}": short,
+        f"windows without any value are left out: {len(parts) - len(full)}": len(parts) - len(full),
     }
-    return Cut(
-        _sequences(full),
-        [piece.times for piece in full],
-        columns,
-        layout,
-        tuple(n for n in notes if notes[n]),
-    )
+    said = tuple(note for note, true in notes.items() if true)
+    return Cut(_sequences(full), [part.times for part in full], columns, layout, said)
 
 
-def _sequences(pieces: list) -> Sequences:
-    lengths = torch.tensor([len(piece.times) for piece in pieces])
-    x = torch.full((len(pieces), int(lengths.max()), pieces[0].values.shape[1]), torch.nan)
-    for row, piece in zip(x, pieces):
-        row[: len(piece.values)] = torch.from_numpy(piece.values)
-    group, names = pd.factorize(np.array([piece.group for piece in pieces], object))
-    holes = any(np.isnan(piece.values).any() for piece in pieces)
+def _sequences(parts: list) -> Sequences:
+    lengths = torch.tensor([len(part.times) for part in parts])
+    x = torch.full((len(parts), int(lengths.max()), parts[0].values.shape[1]), torch.nan)
+    for row, part in zip(x, parts):
+        row[: len(part.values)] = torch.from_numpy(part.values)
+    group, names = pd.factorize(np.array([part.group for part in parts], object))
+    holes = any(np.isnan(part.values).any() for part in parts)
     return Sequences(
         x,
         lengths,
