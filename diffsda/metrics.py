@@ -45,7 +45,7 @@ def equal_error_rate(
         raise ValueError(
             f"{positives} of {len(same)} pairs are of the same class; EER needs both kinds of pairs"
         )
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores)
     accepted = same[order]
     last = np.append(
         np.flatnonzero(np.diff(scores[order])), len(same) - 1
