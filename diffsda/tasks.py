@@ -266,6 +266,7 @@ def read_outcome(
             train.data,
             lambda reader=reader: ranking(y_val, _answer(reader, val)).auprc,
             epochs=41,
+            patience=10,
             batch=protocol.batch,
             mismatched=protocol.mismatched,
             seed=run,
