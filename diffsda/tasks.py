@@ -281,15 +281,20 @@ def read_quantity(
     protocol: Protocol = Protocol(),
 ) -> list:  # mean absolute error in the label's unit, one number for each run
     "How well every frame's `(d, s)` tells a quantity, in means over blocks of ten frames; the last epoch counts."
-    y, _, y_test = (in_blocks(part.data.dynamic[label].nan_to_num()) for part in parts)
     train, _, test = parts
+    if label not in train.data.dynamic:
+        raise ValueError(
+            f"no dynamic label {label!r}; there are {', '.join(train.data.dynamic) or 'none'}"
+        )
+    y, y_test = (in_blocks(part.data.dynamic[label]) for part in (train, test))  # NaN: unknown
+    known = y.isfinite()
     sizes = train.factors.s.shape[1], train.factors.d.shape[2]
     out = []
     for run, reader in _readers(lambda: FrameReader(*sizes), protocol):
         fit_reader(
             reader,
             _taking(train),
-            lambda answer, rows: nn.functional.l1_loss(answer, y[rows]),
+            lambda answer, rows: (answer - y[rows])[known[rows]].abs().mean(),
             train.data,
             None,
             epochs=301,
@@ -297,7 +302,7 @@ def read_quantity(
             mismatched=protocol.mismatched,
             seed=run,
         )
-        out.append((_answer(reader, test) - y_test).abs().mean().item())
+        out.append((_answer(reader, test) - y_test).abs().nanmean().item())
     return out
 
 # %% ../nbs/16_tasks.ipynb #0718dc02

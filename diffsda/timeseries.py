@@ -46,7 +46,7 @@ def open_prepared(
         columns = len(facts["columns"])
     except FileNotFoundError as e:
         raise ValueError(f"{home} does not hold the data set {name}; {remedy}") from e
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError) as e:
         raise ValueError(f"{home} is damaged ({type(e).__name__}: {e}); {remedy}") from e
     for key, array in arrays.items():
         told = facts["arrays"][key]
@@ -232,6 +232,10 @@ def load_hourly(
             ]
             for part in named
         ]
+    if not all(cuts):
+        raise ValueError(
+            f"windows of {length} hours do not fit in every part of {name}; take shorter ones"
+        )
     inputs = tuple(c for c in tables.columns if c != tables.target)
     parts = [scale.apply(tables.sequences(cut, length)) for cut in cuts]
     return Splits(*parts, tuple(map(tables.names, cuts)), inputs, dropped)
@@ -305,6 +309,11 @@ def load_walks(
     part_of = np.zeros(len(subject), int)  # 0 trains, 1 chooses, 2 tests
     for person in people:
         rounds = np.unique(execution[subject == person])
+        if len(rounds) < 4:
+            raise ValueError(
+                f"{name}: person {person} has {len(rounds)} rounds, expected at least 4 "
+                "(two test, one chooses); is the file whole?"
+            )
         for rank, part in ((-1, 2), (-2, 2), (-3, 1)):
             part_of[(subject == person) & (execution == rounds[rank])] = part
     cuts = [
@@ -315,6 +324,10 @@ def load_walks(
         ]
         for part in range(3)
     ]
+    if not all(cuts):
+        raise ValueError(
+            f"windows of {length} frames do not fit in every part of {name}; take shorter ones"
+        )
 
     def part(cut: list) -> Sequences:
         recording = np.array([i for i, _ in cut])
