@@ -340,6 +340,22 @@ def parts_of(record: Record, layout: Layout) -> list[Record]:
     return [Record(record.group, record.times[rows], record.values[rows]) for rows in cuts]
 
 
+def _sequences(parts: list) -> Sequences:
+    lengths = torch.tensor([len(part.times) for part in parts])
+    x = torch.full((len(parts), int(lengths.max()), parts[0].values.shape[1]), torch.nan)
+    for row, part in zip(x, parts):
+        row[: len(part.values)] = torch.from_numpy(part.values)
+    group, names = pd.factorize(np.array([part.group for part in parts], object))
+    holes = any(np.isnan(part.values).any() for part in parts)
+    return Sequences(
+        x,
+        lengths,
+        x.isfinite() if holes else None,
+        {"group": torch.from_numpy(group)},
+        classes={"group": tuple(names)},
+    )
+
+# %% ../nbs/42_tables.ipynb #2df1b0de
 def cut(
     table,  # what `as_frame` takes
     layout: Layout = Layout(),
@@ -371,22 +387,6 @@ def cut(
     }
     said = tuple(note for note, true in notes.items() if true)
     return Cut(_sequences(full), [part.times for part in full], columns, layout, said)
-
-
-def _sequences(parts: list) -> Sequences:
-    lengths = torch.tensor([len(part.times) for part in parts])
-    x = torch.full((len(parts), int(lengths.max()), parts[0].values.shape[1]), torch.nan)
-    for row, part in zip(x, parts):
-        row[: len(part.values)] = torch.from_numpy(part.values)
-    group, names = pd.factorize(np.array([part.group for part in parts], object))
-    holes = any(np.isnan(part.values).any() for part in parts)
-    return Sequences(
-        x,
-        lengths,
-        x.isfinite() if holes else None,
-        {"group": torch.from_numpy(group)},
-        classes={"group": tuple(names)},
-    )
 
 
 def sequences(table, layout: Layout = Layout()) -> Sequences:
@@ -613,6 +613,22 @@ def _claim(folder, own: TableModel):
     write_checkpoint(folder, "table", facts, tensors)
 
 
+def _summary(own: TableModel, pieces: Cut, aside: int) -> str:
+    lines = [f"{len(own.lengths)} sequences to fit, {aside} kept aside", *pieces.notes]
+    if own.report is not None:
+        share = own.report["explained"].mean()
+        lines += [
+            "root mean square errors on those kept aside, in the table's units:",
+            own.report.round(3).to_string(),
+            f"The codes explain {100 * share:.0f} % of the variance; the columns' means explain 0 %.",
+        ]
+        if share < 0.5:
+            lines.append(
+                "That is little: train for longer (steps), or widen the codes (s_dim, d_dim)."
+            )
+    return "\n".join(lines)
+
+# %% ../nbs/42_tables.ipynb #a34a6914
 def fit(
     table,  # a data frame; an array (T, F) or (n, V, F); a list, or a dict by name, of arrays (V_i, F)
     layout: Layout = Layout(),
@@ -651,19 +667,3 @@ def fit(
     if progress:
         print(_summary(own, pieces, len(aside)))
     return own
-
-
-def _summary(own: TableModel, pieces: Cut, aside: int) -> str:
-    lines = [f"{len(own.lengths)} sequences to fit, {aside} kept aside", *pieces.notes]
-    if own.report is not None:
-        share = own.report["explained"].mean()
-        lines += [
-            "root mean square errors on those kept aside, in the table's units:",
-            own.report.round(3).to_string(),
-            f"The codes explain {share:.0%} of the variance; the columns' means explain 0 %.",
-        ]
-        if share < 0.5:
-            lines.append(
-                "That is little: train for longer (steps), or widen the codes (s_dim, d_dim)."
-            )
-    return "\n".join(lines)
