@@ -425,3 +425,14 @@ def test_supervised_answers_do_not_see_padding():
     x, lengths = torch.randn(2, 9, 3), torch.tensor([9, 5])
     whole = both.answers(Sequences(x, lengths))
     assert torch.allclose(both.answers(Sequences(x[1:, :5])), whole[1:], atol=1e-6)
+
+
+def test_unknown_readings_and_wrong_names_are_told():
+    x = torch.zeros(6, 20, 1)
+    quantity = torch.full((6, 20), 3.0)
+    quantity[:, :10] = torch.nan  # the first block of each sequence was not read
+    data = Sequences(x, dynamic={"depth": quantity})
+    parts = [Coded(Factors(torch.zeros(6, 2), torch.randn(6, 20, 2)), data)] * 3
+    assert read_quantity(parts, "depth", Protocol(runs=1))[0] < 1  # 0 in place of NaN would cost more
+    with pytest.raises(ValueError, match="no dynamic label 'deep'; there are depth"):
+        read_quantity(parts, "deep")
