@@ -1,0 +1,118 @@
+"""Both formulations that the benchmark times compute the same thing, and its rows say what was measured."""
+
+import json
+from functools import partial
+from pathlib import Path
+from time import process_time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffsda import bench
+from diffsda.data import Sequences
+from diffsda.metrics import verification_eer
+from diffsda.model import DiffSDA, denoising_loss
+
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "bench.json"
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return DiffSDA.mlp((3,), s_dim=4, d_dim=2, hidden=8, enc_width=16, dec_width=16)
+
+
+def sequences(lengths, V=9, missing=0.0):
+    observed = torch.rand(len(lengths), V, 3) >= missing
+    observed[:, 0] = True
+    return Sequences(torch.randn(len(lengths), V, 3), torch.tensor(lengths), observed)
+
+
+@pytest.mark.parametrize("lengths", [[9, 9], [9, 4], [3, 1, 7]])
+@pytest.mark.parametrize("draws", [1, 3])
+def test_training_is_the_same_function(model, lengths, draws):
+    batch = sequences(lengths, missing=0.4)
+    sides = (
+        partial(loss, model, batch, draws=draws) for loss in (bench.plain_loss, denoising_loss)
+    )
+    plain, ours = (bench.gradients(model, side) for side in sides)
+    assert bench.difference(plain, ours) < 1e-4
+    assert len(plain) == 1 + len(list(model.parameters()))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5))
+def test_padding_is_never_read(lengths):
+    torch.manual_seed(0)
+    model = DiffSDA.mlp((3,), s_dim=4, d_dim=2, hidden=8, enc_width=16, dec_width=16).eval()
+    batch = sequences(lengths)
+    torch.manual_seed(1)
+    wild = torch.where(batch.frame_mask[..., None], batch.x, torch.randn_like(batch.x))
+    ours, plain = model.encode(batch), bench.plain_encode(model, wild, batch.lengths)
+    assert torch.allclose(ours.s, plain.s, atol=1e-5)
+    assert torch.allclose(ours.d, plain.d * batch.frame_mask[..., None], atol=1e-5)
+
+
+def test_sampling_is_the_same_function(model):
+    batch = sequences([9, 9])
+    factors, x_T = model.encode(batch), torch.randn(batch.x.shape)
+    plain, ours = bench.plain_decode(model, factors, x_T, 6), model.decode(factors, x_T, 6)
+    assert bench.difference([plain], [ours]) < 1e-3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_error_rate_is_the_same_function(seed):
+    codes, who = bench.recordings(20, seed)
+    pairs = 20 * 19 / 2 - 2 * 10 * 9 / 2  # of different persons: one of them is the resolution
+    assert abs(bench.plain_eer(codes, who) - verification_eer(codes, who)) <= 2 / pairs
+
+
+def test_batches_are_the_same(tmp_path):
+    path = tmp_path / "values.npy"
+    np.save(path, np.random.default_rng(0).normal(3, 2, (200, 4)).astype(np.float32))
+    plain, ours = (f(path, 20, 5, 4) for f in (bench.plain_batches, bench.our_batches))
+    assert len(plain) == len(ours) == 9 and bench.difference(plain, ours) < 1e-5
+
+
+def busy(seconds):
+    def wait():
+        start = process_time()
+        while process_time() - start < seconds:
+            pass
+
+    return wait
+
+
+def test_ratio_is_plain_over_ours_and_scales_a_share():
+    row = bench.measure("x", busy(0.04), busy(0.01), rounds=3)
+    assert 2 < row.ratio < 8 and row.lower_quartile <= row.ratio
+    part = bench.measure("x", busy(0.04), busy(0.01), rounds=3, share=0.1)
+    assert 20 < part.ratio < 80
+
+
+def test_difference_is_relative_and_finds_the_worst():
+    a = [torch.tensor([100.0, 1.0]), torch.tensor([2.0])]
+    assert bench.difference(a, a) == 0
+    assert bench.difference(a, [a[0], torch.tensor([1.0])]) == pytest.approx(0.5)
+    assert bench.difference(a, [a[0] + 1, a[1]]) == pytest.approx(0.01)
+
+
+def test_a_faster_side_that_computes_something_else_is_refused(model, monkeypatch):
+    other = lambda model, batch, draws: denoising_loss(model, batch, draws=draws, P_mean=-0.5)
+    monkeypatch.setattr(bench, "plain_loss", other)
+    with pytest.raises(AssertionError, match="differ"):
+        bench.training_row("x", model, sequences([9, 5]), 1.0, 1.0, rounds=1)
+
+
+def test_the_kept_table_has_a_line_for_every_must():
+    rows = json.loads(RESULTS.read_text(encoding="utf-8"))
+    assert {"name", "ratio", "lower_quartile", "must", "threads", "dtype"} <= set.intersection(
+        *(set(row) for row in rows)
+    )
+    names = " ".join(row["name"] for row in rows)
+    for part in (*bench.MUSTS, "sampling", "converged", "error rate", "loading", "memory"):
+        assert part in names
+    assert all(row["threads"] == 1 for row in rows)
