@@ -293,6 +293,21 @@ def load_stays(
     }
     return Splits(*map(scale.apply, raw), names, tuple(VITALS), short)
 
+# %% ../nbs/40_timeseries.ipynb #04f9924a
+def _part_of_rounds(name: str, subject: np.ndarray, execution: np.ndarray) -> np.ndarray:
+    "The part of each recording: 0 trains, 1 chooses, 2 tests. Raises ValueError for a person with too few rounds."
+    part_of = np.zeros(len(subject), int)
+    for person in np.unique(subject):
+        rounds = np.unique(execution[subject == person])
+        if len(rounds) < 4:
+            raise ValueError(
+                f"{name}: person {person} has {len(rounds)} rounds, expected at least 4 "
+                "(two test, one chooses); is the file whole?"
+            )
+        for rank, part in ((-1, 2), (-2, 2), (-3, 1)):
+            part_of[(subject == person) & (execution == rounds[rank])] = part
+    return part_of
+
 # %% ../nbs/40_timeseries.ipynb #15864029
 def load_walks(
     name: str,  # har
@@ -305,17 +320,7 @@ def load_walks(
     starts, subject, device, execution = (
         np.asarray(arrays[k]) for k in ("starts", "subject", "device", "execution")
     )
-    people = np.unique(subject)
-    part_of = np.zeros(len(subject), int)  # 0 trains, 1 chooses, 2 tests
-    for person in people:
-        rounds = np.unique(execution[subject == person])
-        if len(rounds) < 4:
-            raise ValueError(
-                f"{name}: person {person} has {len(rounds)} rounds, expected at least 4 "
-                "(two test, one chooses); is the file whole?"
-            )
-        for rank, part in ((-1, 2), (-2, 2), (-3, 1)):
-            part_of[(subject == person) & (execution == rounds[rank])] = part
+    people, part_of = np.unique(subject), _part_of_rounds(name, subject, execution)
     cuts = [
         [
             (i, row)

@@ -433,6 +433,8 @@ def test_unknown_readings_and_wrong_names_are_told():
     quantity[:, :10] = torch.nan  # the first block of each sequence was not read
     data = Sequences(x, dynamic={"depth": quantity})
     parts = [Coded(Factors(torch.zeros(6, 2), torch.randn(6, 20, 2)), data)] * 3
-    assert read_quantity(parts, "depth", Protocol(runs=1))[0] < 1  # 0 in place of NaN would cost more
+    assert (
+        read_quantity(parts, "depth", Protocol(runs=1))[0] < 1
+    )  # 0 in place of NaN would cost more
     with pytest.raises(ValueError, match="no dynamic label 'deep'; there are depth"):
         read_quantity(parts, "deep")
