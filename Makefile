@@ -15,6 +15,13 @@ export OMP_WAIT_POLICY
 THP_MEM_ALLOC_ENABLE ?= 1
 export THP_MEM_ALLOC_ENABLE
 
+# The course's small models are fastest on one thread: a second one takes longer to wake than to help.
+# For models of the paper's size on many cores: make demo OMP_NUM_THREADS=8
+OMP_NUM_THREADS ?= 1
+export OMP_NUM_THREADS
+
+WORKERS ?= 2
+
 BIN := .venv/bin
 STAMP := .venv/installed
 SOURCES := nbs tests $(wildcard data_scripts)
@@ -47,8 +54,8 @@ demo: $(STAMP) ## run the demo experiment and write its report (DATA=bump; DATA=
 data: $(STAMP) ## list the real data sets; NAME=etth1 (and ARGS="--source FILE") prepares one
 	@$(BIN)/python data_scripts/prepare.py $(NAME) $(ARGS)
 
-test: $(STAMP) ## run all tests, every notebook included (ARGS="-k name" for some of them)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## run all tests, every notebook included (ARGS="-k name" for some of them, WORKERS=4 for more at once)
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 lab: $(STAMP) ## open the course in JupyterLab
 	$(BIN)/python -m jupyterlab nbs

@@ -26,7 +26,10 @@ setup(
     packages=find_packages(include=["diffsda", "diffsda.*"]),
     python_requires=f">={cfg['min_python']},<3.13",
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": cfg["dev_requirements"].split()},
+    extras_require={
+        "audio": cfg["audio_requirements"].split(),
+        "dev": (cfg["audio_requirements"] + " " + cfg["dev_requirements"]).split(),
+    },
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"],

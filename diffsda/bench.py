@@ -37,8 +37,9 @@ from .loss import LossSum, edm_loss, log_normal_sigma
 from .metrics import verification_eer
 from .model import DiffSDA, denoising_loss, evaluating
 from .precond import precondition
+from .presets import build
 from .sampling import karras_sigmas, sample_dpmpp_2m, sample_heun
-from .timeseries import PRESETS, build, windows
+from .timeseries import PRESETS, windows
 from .training import TrainConfig, batch_rows, train
 
 # %% ../nbs/60_bench.ipynb #1d13f7b4

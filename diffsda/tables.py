@@ -23,8 +23,8 @@ from .blocks import read_checkpoint, write_checkpoint
 from .data import Scale, Sequences
 from .encoder import Factors
 from .model import DiffSDA, denoising_loss
+from .presets import Preset, build
 from .prior import Codes, Prior, SequenceNetwork, prior_loss
-from .timeseries import Preset, build
 from .training import TrainConfig, this_device, train
 
 # %% ../nbs/42_tables.ipynb #f0b1247b

@@ -55,7 +55,7 @@ def pca_codes(
 class ClassReader(nn.Module):
     "Logits of a sequence's class from its static code."
 
-    def __init__(self, s_dim: int, d_dim: int, classes: int):
+    def __init__(self, s_dim: int, classes: int):
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(s_dim, classes), nn.ReLU(), nn.Linear(classes, classes)
@@ -112,7 +112,6 @@ class Protocol:
     "How readers are trained and scored: correctly, unless a switch says otherwise."
 
     mismatched: bool = False  # B1: training labels in another order than their sequences
-    shift: int = 0  # B2: frames by which signals turn round, labels staying
     early: bool = False  # B3: the outcome is read at a quarter of the sequence
     continued: bool = False  # B9: runs go on with one reader; mean of batch means
     slow: bool = False  # class reader at the representation's rate, on raw codes
@@ -224,7 +223,7 @@ def read_class(
     y, y_val, y_test = (part.data.static[label] for part in parts)
     classes = len(train.data.classes.get(label, ())) or int(y.max()) + 1
     cross_entropy = nn.functional.cross_entropy
-    out, make = [], lambda: ClassReader(train.factors.s.shape[1], 1, classes)
+    out, make = [], lambda: ClassReader(train.factors.s.shape[1], classes)
     for run, reader in _readers(make, protocol):
         fit_reader(
             reader,

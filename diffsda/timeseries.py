@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MONTHS', 'SEASONS', 'VITALS', 'UNITS', 'LOADERS', 'PRESETS', 'SHORT', 'FAST', 'Prepared', 'open_prepared', 'windows',
            'calendar', 'Hourly', 'open_hourly', 'month_starts', 'Splits', 'last_months', 'every_seventh_month',
-           'load_hourly', 'load_stays', 'load_walks', 'load', 'Preset', 'build', 'preset_of', 'levels_and_movements']
+           'load_hourly', 'load_stays', 'load_walks', 'load', 'levels_and_movements']
 
 # %% ../nbs/40_timeseries.ipynb #9787076d
 import json
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .data import Scale, Sequences
-from .model import DiffSDA
+from .presets import Preset
 from .training import TrainConfig
 
 # %% ../nbs/40_timeseries.ipynb #38ff6768
@@ -165,24 +165,26 @@ class Splits(NamedTuple):
     dropped: dict  # what was left out -> why
 
 
+def _split(names: tuple, choosing: Callable) -> tuple[tuple, tuple, tuple]:
+    "Training, validation and test months: 2016 tests, `choosing` takes from the others those that choose."
+    test = tuple(name for name in names if name.startswith("2016-"))
+    rest = tuple(name for name in names if name not in test)
+    val = choosing(rest)
+    return tuple(name for name in rest if name not in val), val, test
+
+
 def last_months(
     names: tuple,  # months such as "2016-07", in the order of time
 ) -> tuple[tuple, tuple, tuple]:
     "Training, validation and test months: 2016 tests, of the others the last 15 % choose."
-    test = tuple(name for name in names if name.startswith("2016-"))
-    rest = tuple(name for name in names if name not in test)
-    cut = len(rest) - round(0.15 * len(rest))
-    return rest[:cut], rest[cut:], test
+    return _split(names, lambda rest: rest[len(rest) - round(0.15 * len(rest)) :])
 
 
 def every_seventh_month(
     names: tuple,  # months such as "2016-07", in the order of time
 ) -> tuple[tuple, tuple, tuple]:
     "Training, validation and test months: 2016 tests, of the others each seventh chooses, the fourth first."
-    test = tuple(name for name in names if name.startswith("2016-"))
-    rest = tuple(name for name in names if name not in test)
-    val = rest[3::7]
-    return tuple(name for name in rest if name not in val), val, test
+    return _split(names, lambda rest: rest[3::7])
 
 # %% ../nbs/40_timeseries.ipynb #bf6a42ac
 def _runs(names: tuple) -> list:
@@ -386,41 +388,6 @@ def load(
         raise ValueError(f"unknown data set {name!r}; there are {', '.join(LOADERS)}")
     return LOADERS[name](name, folder, windows)
 
-# %% ../nbs/40_timeseries.ipynb #ef1c9afb
-@dataclass(frozen=True)
-class Preset:
-    "Sizes of a model and how to train it."
-
-    s_dim: int  # numbers in the static code
-    d_dim: int  # numbers in the dynamic code of one frame
-    hidden: int  # of the recurrent layers
-    enc_width: int  # of the frame encoder, 4 x the paper's base
-    dec_width: int  # of the frame decoder, the same
-    config: TrainConfig
-    embedding: int = 256  # width of what the decoder is told
-    draws: int = 10  # noise levels per frame and encoding
-    d_noise: float = 0.0  # capacity limit of the dynamic channel; 0 is the paper
-    mask_channel: bool = False  # tell the encoder what is missing; the paper does not
-    windows: tuple | None = None  # (length, stride) to train on; None: the set's own sequences
-
-
-def build(
-    preset: Preset,
-    frame: tuple,  # shape of a frame, data.frame
-) -> DiffSDA:
-    "The untrained model of a preset."
-    return DiffSDA.mlp(
-        frame,
-        preset.s_dim,
-        preset.d_dim,
-        preset.hidden,
-        preset.enc_width,
-        preset.dec_width,
-        mask_channel=preset.mask_channel,
-        embedding=preset.embedding,
-        d_noise=preset.d_noise,
-    )
-
 # %% ../nbs/40_timeseries.ipynb #dadfa7f7
 PRESETS = {
     "etth1": Preset(16, 4, 512, 4 * 256, 4 * 128, TrainConfig(400, 10, warmup=20)),
@@ -457,13 +424,6 @@ PRESETS |= {f"{name}_short": _short(PRESETS[name], *row) for name, row in SHORT.
 PRESETS |= {f"{name}_fast": _fast(PRESETS[name], *row) for name, row in FAST.items()}
 for twin, name in (("etth2", "etth1"), ("physionet_b", "physionet_a")):  # the same sizes
     PRESETS |= {k.replace(name, twin): v for k, v in PRESETS.items() if k.startswith(name)}
-
-
-def preset_of(name: str) -> Preset:
-    "A row of PRESETS. Raises ValueError for a name that is not there."
-    if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}; there are {', '.join(PRESETS)}")
-    return PRESETS[name]
 
 # %% ../nbs/40_timeseries.ipynb #3e5b3f53
 def _level_and_movement(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

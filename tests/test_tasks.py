@@ -141,7 +141,7 @@ def test_outcome_reader_sees_up_to_its_frame_and_no_further(at, read):
 
 
 def test_class_reader_sees_s_alone():
-    reader, factors = ClassReader(5, 3, 4), codes()
+    reader, factors = ClassReader(5, 4), codes()
     answer = reader(factors, LENGTHS)
     assert answer.shape == (6, 4)
     assert torch.equal(reader(factors._replace(d=torch.randn(6, 24, 3)), LENGTHS), answer)
@@ -411,7 +411,7 @@ def test_supervision_learns_a_toy_label_and_keeps_its_best_epoch():
             losses.append(mean.item())
         return mean
 
-    both = train_supervised(encoder, ClassReader(8, 2, 3), [fit, val], loss, epochs=12, lr=3e-3)
+    both = train_supervised(encoder, ClassReader(8, 3), [fit, val], loss, epochs=12, lr=3e-3)
     right = (both.answers(test).argmax(-1) == test.static["sign"]).float().mean()
     assert right > 0.9
     assert len(losses) == 12 and loss(both.answers(val), val).item() == min(losses)

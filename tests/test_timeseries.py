@@ -13,12 +13,12 @@ import torch
 
 from diffsda.data import Sequences
 from diffsda.model import denoising_loss
+from diffsda.presets import build, preset_of
 from diffsda.timeseries import (
     LOADERS,
     PRESETS,
     UNITS,
     VITALS,
-    build,
     calendar,
     every_seventh_month,
     last_months,
@@ -30,7 +30,6 @@ from diffsda.timeseries import (
     month_starts,
     open_hourly,
     open_prepared,
-    preset_of,
     windows,
 )
 
@@ -264,9 +263,9 @@ def test_not_prepared_names_the_command(tmp_path, name):
 def test_unknown_names_list_those_there_are(tmp_path):
     with pytest.raises(ValueError, match="unknown data set 'etth9'; there are etth1, etth2, air"):
         load("etth9", tmp_path)
-    assert preset_of("etth1") is PRESETS["etth1"]
+    assert preset_of(PRESETS, "etth1") is PRESETS["etth1"]
     with pytest.raises(ValueError, match="unknown preset 'etth3'; there are etth1, "):
-        preset_of("etth3")
+        preset_of(PRESETS, "etth3")
 
 
 def cut_file(path):
