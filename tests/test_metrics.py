@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from diffsda.data import Sequences, bump
 from diffsda.encoder import Factors
 from diffsda.metrics import (
+    _Pairs,
     codes_as_sequences,
     discriminative_score,
     entropies,
@@ -20,6 +21,7 @@ from diffsda.metrics import (
     leakage,
     ranking,
     train_judge,
+    verification,
     verification_eer,
     who_carries,
 )
@@ -74,11 +76,80 @@ def test_eer_at_both_ends():
     assert equal_error_rate(-(same * 1.0), same) == 1
 
 
-def test_eer_of_millions_of_pairs_is_that_of_its_parts():
-    g = torch.Generator().manual_seed(0)
-    who = torch.arange(100).repeat_interleave(20)
-    codes = torch.randn(100, 6, generator=g)[who] + torch.randn(2000, 6, generator=g)
-    assert 0.02 < verification_eer(codes, who) < 0.3  # two million pairs
+def owned(owners, each, noise=1.0, seed=0, size=6):
+    "Codes of `each` recordings of every owner, scattered around the owner's own."
+    g = torch.Generator().manual_seed(seed)
+    who = torch.arange(owners).repeat_interleave(each)
+    codes = torch.randn(owners, size, generator=g)[who]
+    return codes + noise * torch.randn(codes.shape, generator=g), who
+
+
+def test_eer_of_millions_of_pairs_with_its_interval():
+    codes, who = owned(100, 20)
+    found = verification(codes, who, resamples=20)
+    assert found.pairs == 2000 * 1999 // 2 and found.eer == verification_eer(codes, who)
+    assert 0.02 < found.low < found.eer < found.high < 0.3
+    assert found.high - found.low > 0.01  # two million pairs, but a hundred owners
+
+
+def test_verification_by_hand():
+    "Angles of 0, 60 (owner 0) and 0, 90 (owner 1): cosines 0.5 and 0 within, 1, 0, 0.5 and 0.87 across."
+    angles = torch.tensor([0.0, 60.0, 0.0, 90.0]).deg2rad().double()
+    codes, who = torch.stack([angles.cos(), angles.sin()], dim=1), torch.tensor([0, 0, 1, 1])
+    # of the four pairs across two lie above the first within: at 0.5 a half is missed, and half to 3/4 pass
+    assert verification_eer(codes, who) == pytest.approx(0.6, abs=0.11)
+    codes = codes.round(decimals=3)  # ties are ties again
+    unit = torch.nn.functional.normalize(codes, dim=1) @ codes.T
+    pairs = [(0, 1), (2, 3), (0, 2), (0, 3), (1, 2), (1, 3)]
+    scores = np.array([float(unit[i, j]) for i, j in pairs])
+    want = brute_force_eer(scores.round(6), np.array([True, True] + [False] * 4))
+    assert verification_eer(codes, who) == pytest.approx(want, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_resample_is_repeated_data_without_pairs_of_copies(seed):
+    codes, who = owned(7, 3, seed=seed)
+    drawn = np.bincount(np.random.default_rng(seed).integers(7, size=7), minlength=7)
+    cosine = torch.nn.functional.cosine_similarity(codes[:, None], codes, dim=-1).double()
+    rows = [(i, copy) for i in range(21) for copy in range(drawn[who[i]])]
+    scores, same = [], []
+    for n, (i, copy_i) in enumerate(rows):
+        for j, copy_j in rows[n + 1 :]:
+            if who[i] != who[j] or copy_i == copy_j:
+                scores.append(float(cosine[min(i, j), max(i, j)]))
+                same.append(bool(who[i] == who[j]))
+    got = _Pairs.of(codes.double(), who).eer(drawn)
+    assert got == pytest.approx(equal_error_rate(np.round(scores, 6), same), abs=1e-4)
+
+
+def test_undefined_resamples_are_drawn_again():
+    codes, who = owned(2, 3)
+    pairs = _Pairs.of(codes, who)
+    assert math.isnan(pairs.eer(np.array([2, 0]))) and math.isnan(pairs.eer(np.array([0, 2])))
+    only_first = _Pairs.of(codes[[0, 1, 3]], who[[0, 1, 3]])
+    assert math.isnan(only_first.eer(np.array([0, 2])))  # one recording of one owner
+    found = verification(codes, who)  # half of all draws of two owners are one owner twice
+    assert found.low == found.high == pytest.approx(found.eer)
+
+
+def test_intervals_cover_the_rate_of_all_owners():
+    truth = verification_eer(*owned(500, 5, seed=99))
+    found = [verification(*owned(30, 5, seed=i), resamples=60) for i in range(40)]
+    covered = sum(v.low <= truth <= v.high for v in found)
+    assert covered >= 32  # of 40; 95 % of endlessly many owners
+    assert len({v.eer for v in found}) == 40 and sum(v.high < 1.5 * truth for v in found) > 30
+
+
+def test_verification_knows_neither_length_nor_order_nor_names():
+    codes, who = owned(12, 4)
+    found = verification(codes, who, seed=3)
+    lengths = 10 ** torch.empty(48, 1).uniform_(-2, 2)
+    assert verification(codes * lengths, who, seed=3) == pytest.approx(found, abs=1e-3)
+    order = torch.randperm(48)
+    assert verification(codes[order], who[order], seed=3) == pytest.approx(found, abs=1e-3)
+    assert verification(codes, 100 + 7 * who, seed=3) == found
+    assert verification(codes, who, seed=4)[1:3] != found[1:3]  # other resamples
+    assert verification(codes, who, seed=4).eer == found.eer
 
 
 @pytest.mark.parametrize(
@@ -87,7 +158,16 @@ def test_eer_of_millions_of_pairs_is_that_of_its_parts():
         (lambda: equal_error_rate([1.0], [True, False]), "equally long"),
         (lambda: equal_error_rate([float("nan"), 1.0], [True, False]), "not finite"),
         (lambda: verification_eer(torch.zeros(3), torch.zeros(3)), r"\(n, k\)"),
-        (lambda: verification_eer(torch.eye(3), torch.zeros(3)), "same class"),
+        (lambda: verification(torch.eye(3), torch.zeros(2)), r"\(n, k\)"),
+        (lambda: verification(torch.eye(3), torch.zeros(3)), "undefined with one owner only"),
+        (lambda: verification(torch.eye(3), torch.arange(3)), "each of the 3 owners has one"),
+        (lambda: verification(torch.eye(3)[[0, 1, 1]] * 0, torch.arange(3)), "row 0 is zero"),
+        (lambda: verification(torch.tensor([[1.0], [math.nan]]), torch.zeros(2)), "in row 1"),
+        (lambda: verification_eer(torch.tensor([[math.inf]]), torch.zeros(1)), "in row 0"),
+        (
+            lambda: verification(torch.eye(3), torch.tensor([0, 0, 1]), resamples=0),
+            "resamples must be at least 1",
+        ),
         (lambda: ranking([0, 0], [1.0, 2.0]), "both 0 and 1"),
         (lambda: ranking([0, 1, 2], [1.0, 2.0, 3.0]), "both 0 and 1"),
         (lambda: ranking([0, 1], [1.0, float("inf")]), "finite"),
