@@ -216,7 +216,7 @@ class LogMel(nn.Module):
         grid = torch.linspace(0, self.sound_rate / 2, self.n_fft // 2 + 1)
         return (self.to_mel.fb * grid[:, None]).sum(0) / self.to_mel.fb.sum(0)
 
-
+# %% ../nbs/30_audio.ipynb #202616d9
 class Linear(nn.Module):
     "The plain front end: magnitudes of 201 frequencies, a frame each 165 samples (10.3 ms) of a 16 kHz wave."
 

@@ -93,17 +93,18 @@ def test_eer_of_millions_of_pairs_with_its_interval():
 
 
 def test_verification_by_hand():
-    "Angles of 0, 60 (owner 0) and 0, 90 (owner 1): cosines 0.5 and 0 within, 1, 0, 0.5 and 0.87 across."
-    angles = torch.tensor([0.0, 60.0, 0.0, 90.0]).deg2rad().double()
-    codes, who = torch.stack([angles.cos(), angles.sin()], dim=1), torch.tensor([0, 0, 1, 1])
-    # of the four pairs across two lie above the first within: at 0.5 a half is missed, and half to 3/4 pass
-    assert verification_eer(codes, who) == pytest.approx(0.6, abs=0.11)
-    codes = codes.round(decimals=3)  # ties are ties again
-    unit = torch.nn.functional.normalize(codes, dim=1) @ codes.T
-    pairs = [(0, 1), (2, 3), (0, 2), (0, 3), (1, 2), (1, 3)]
-    scores = np.array([float(unit[i, j]) for i, j in pairs])
-    want = brute_force_eer(scores.round(6), np.array([True, True] + [False] * 4))
-    assert verification_eer(codes, who) == pytest.approx(want, abs=1e-6)
+    """Directions at 0 and 20 degrees of one owner, 25, 75 and 85 of the other.
+
+    Angles within owners: 20, 50, 60, 10; across: 25, 75, 85, 5, 55, 65. Passing 5, 10, 20 and 25 leaves two
+    of six false alarms and two of four misses; the next, 50, lowers the misses to one: they cross at 2/6."""
+    angles = torch.tensor([0.0, 20.0, 25.0, 75.0, 85.0]).deg2rad()
+    codes, who = torch.stack([angles.cos(), angles.sin()], dim=1), torch.tensor([0, 0, 1, 1, 1])
+    assert verification_eer(codes, who) == pytest.approx(1 / 3, abs=1e-12)
+    # the second owner drawn twice: alarms weigh 2 each, within 20: 1 and 50, 60, 10: 2 each, of 7
+    # 5, 10, 20, 25 leave 2/6 alarms and 4/7 misses, 50 leaves 2/7: at 2/6 again
+    assert _Pairs.of(codes, who).eer(np.array([1, 2])) == pytest.approx(1 / 3, abs=1e-12)
+    # the first owner five times: 20 weighs 5 of 8, and 5, 10, 20 leave 1/6 alarms and 2/8 misses, 25 then 2/6
+    assert _Pairs.of(codes, who).eer(np.array([5, 1])) == pytest.approx(2 / 8, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -137,7 +138,7 @@ def test_intervals_cover_the_rate_of_all_owners():
     found = [verification(*owned(30, 5, seed=i), resamples=60) for i in range(40)]
     covered = sum(v.low <= truth <= v.high for v in found)
     assert covered >= 32  # of 40; 95 % of endlessly many owners
-    assert len({v.eer for v in found}) == 40 and sum(v.high < 1.5 * truth for v in found) > 30
+    assert sum(v.high < 1.5 * truth for v in found) > 30  # and are of some use
 
 
 def test_verification_knows_neither_length_nor_order_nor_names():
