@@ -1,12 +1,14 @@
 """What every set shares: finding or downloading its public files, opening archives, and writing it whole or not at all."""
 
 import errno
+import gzip
 import hashlib
 import io
 import json
 import logging
 import os
 import shutil
+import tarfile
 import tempfile
 import zipfile
 import zlib
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent  # of this repository
 BESIDE = ROOT.parent / "shared" / "data"  # copies kept beside the checkout spare the network
@@ -29,11 +32,11 @@ class PublicSet(NamedTuple):
     citation: str
     copy: str  # where a copy lies below a folder of copies, as in timeseries/ETTh1.csv
     url: str  # of the place that publishes it
-    files: dict[
-        str, str | None
-    ]  # there -> SHA-256 known to us, if any; empty: all that a DOI leads to
+    files: dict[str, str | None]
+    # there -> checksum known to us, if any: SHA-256, or md5:...; empty: all that a DOI leads to
     sums: str | None = None  # the file there that lists the others' checksums
     marker: str | None = None  # a folder that holds such a file is a copy, too
+    by_hand: str | None = None  # why no script may or can download it, if so
 
     @property
     def address(self) -> str:
@@ -57,34 +60,84 @@ def files_of(path: Path) -> list[Path]:
     return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
 
 
-def sha256_of(path: Path) -> str:
+def checksum(path: Path, kind: str = "sha256") -> str:
     "Of a file, or of a folder's files one after the other."
-    digest = hashlib.sha256()
-    for file in files_of(path):
-        digest.update(file.read_bytes())
+    digest, files = hashlib.new(kind), files_of(path)
+    size = sum(file.stat().st_size for file in files)
+    with tqdm(desc=kind, total=size, unit="B", unit_scale=True, delay=2) as bar:
+        for file in files:
+            with file.open("rb") as content:
+                while block := content.read(2**20):
+                    digest.update(block)
+                    bar.update(len(block))
     return digest.hexdigest()
 
 
-def opened(name: str, read: Callable[[], bytes], pattern: str) -> Iterator[tuple[str, bytes]]:
-    "The file if its name matches, or what matches inside if it is an archive."
-    if name.endswith(".zip"):
-        try:
-            with zipfile.ZipFile(io.BytesIO(read())) as archive:
-                for member in sorted(archive.namelist()):
-                    yield from opened(member, partial(archive.read, member), pattern)
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as e:
-            raise ValueError(f"{name} is not a whole zip archive ({e}); get the file again") from e
-    elif Path(name).match(pattern):
-        yield Path(name).name, read()
+def matches(path: Path, known: str) -> bool:
+    "Does a file have this checksum, given as SHA-256 or as md5:...?"
+    *kind, value = known.split(":")
+    return checksum(path, *kind) == value
 
 
-def contents(path: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each file that matches, as in set-a/*.txt: in a folder, an archive, or archives within either.
+@contextmanager
+def opening(name: str) -> Iterator[None]:
+    "Whatever an archive that is not whole raises becomes a ValueError."
+    try:
+        yield
+    except (
+        *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError),
+        *(RuntimeError, NotImplementedError),
+    ) as error:
+        kind = "zip" if name.endswith(".zip") else "tar"
+        raise ValueError(
+            f"{name} is not a whole {kind} archive ({error}); get the file again"
+        ) from error
+
+
+def unpacked(path: Path, folder: Path) -> Path:
+    "A tar archive as a folder, since one cannot reach into it; anything else as it is."
+    if not path.name.endswith((".tar", ".tar.gz", ".tgz")):
+        return path
+    inside = folder / path.name.split(".tar")[0].removesuffix(".tgz")
+    with opening(path.name), tarfile.open(path) as archive:
+        for member in tqdm(archive, f"unpacking {path.name}", delay=2):
+            archive.extract(member, inside, filter="data")
+    return inside
+
+
+def within(name: str, file: Path | io.BytesIO) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    "What a zip archive holds, other archives opened as well."
+    with opening(name):
+        archive = zipfile.ZipFile(file)
+        for member in sorted(archive.namelist()):
+            if member.endswith(".zip"):
+                yield from within(member, io.BytesIO(archive.read(member)))
+            elif not member.endswith("/"):
+                yield member, partial(read_member, archive, name, member)
+
+
+def read_member(archive: zipfile.ZipFile, name: str, member: str) -> bytes:
+    with opening(name):
+        return archive.read(member)
+
+
+def members(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Name with its folders, and how to read it, of each file: in a folder, a zip archive, or archives within either.
 
     Raises ValueError if an archive is not whole."""
     for file in files_of(path):
-        name = file.name if file == path else str(file.relative_to(path.parent))
-        yield from opened(name, file.read_bytes, pattern)
+        name = file.name if file == path else file.relative_to(path.parent).as_posix()
+        if name.endswith(".zip"):
+            yield from within(name, file)
+        else:
+            yield name, file.read_bytes
+
+
+def contents(path: Path, pattern: str) -> Iterator[tuple[str, bytes]]:
+    "Name and bytes of each member that matches, as in set-a/*.txt. Raises ValueError if an archive is not whole."
+    for name, read in members(path):
+        if Path(name).match(pattern):
+            yield Path(name).name, read()
 
 
 def local_copy(public: PublicSet, source: str) -> Path:
@@ -117,8 +170,8 @@ def download(public: PublicSet, folder: Path) -> tuple[Path, bool | None]:
         raise ValueError("downloads need pooch: pip install 'diffsda[dev]'") from error
     pooch.get_logger().setLevel(logging.WARNING)
     remedy = "get it with a browser and pass it with --source FILE"
-    known = {name: digest and f"sha256:{digest}" for name, digest in public.files.items()}
-    basket = pooch.create(folder / "files", public.url, registry=known)
+    known = public.files
+    basket = pooch.create(folder / "files", public.url, registry=dict(known))
     progress = pooch.HTTPDownloader(progressbar=True, timeout=30)
     try:
         if public.sums:
@@ -129,10 +182,11 @@ def download(public: PublicSet, folder: Path) -> tuple[Path, bool | None]:
                 digest, name = line.split(maxsplit=1)
                 if name in known:
                     basket.registry[name] = f"sha256:{digest}"
-        if not public.files:
-            basket.load_registry_from_doi()
+        if not known or public.url.startswith("doi:"):
+            basket.load_registry_from_doi()  # with the checksums of all that is there
             progress = pooch.DOIDownloader(progressbar=True, timeout=30)
-        paths = [Path(basket.fetch(name, downloader=progress)) for name in basket.registry]
+        wanted = known or basket.registry
+        paths = [Path(basket.fetch(name, downloader=progress)) for name in wanted]
     except ValueError as error:  # another checksum
         raise ValueError(
             f"{public.address} is not what we know ({error}); if it was cut short, try again, else {remedy}"
@@ -145,7 +199,7 @@ def download(public: PublicSet, folder: Path) -> tuple[Path, bool | None]:
                 f"make room in {folder}, or name another place in TMPDIR",
             )
         raise ValueError(f"could not download {public.address} ({reason}); {remedy}") from error
-    verified = all(basket.registry.values()) or None
+    verified = all(basket.registry[name] for name in wanted) or None
     return paths[0] if len(paths) == 1 else folder / "files", verified
 
 
@@ -160,26 +214,29 @@ def obtain(
     with tempfile.TemporaryDirectory() as temporary:
         if source is None and (BESIDE / public.copy).is_file():
             source = str(BESIDE)
+        known = [known for known in public.files.values() if known]
+        if source is None and public.by_hand:
+            raise ValueError(
+                f"{public.address} is not downloaded ({public.by_hand}); name your copy with --source FILE_OR_FOLDER"
+            )
         if source is None:
             print(f"downloading {public.address}")
             path, verified = download(public, Path(temporary))
-            digest = sha256_of(path)
         else:
             path = local_copy(public, source)
             print(f"using the copy {relative(path)}")
-            digest = sha256_of(path)
-            known = [known for known in public.files.values() if known]
-            verified = digest in known if known else None
+            verified = any(matches(path, one) for one in known) if known else None
+        digest = checksum(path)
         if verified is False:
             print(
-                f"warning: {path.name} is not the published file (sha256 {known[0]}); "
+                f"warning: {path.name} is not the published file (checksum {known[0]}); "
                 "going on with what it holds"
             )
         verdict = {True: "as published", False: "NOT the published file"}
         print(
             f"sha256 {digest}: {verdict.get(verified, 'no published checksum is known to compare with')}"
         )
-        yield Found(path, digest, verified)
+        yield Found(unpacked(path, Path(temporary)), digest, verified)
 
 
 @contextmanager
@@ -219,7 +276,13 @@ def write(folder: Path, arrays: dict[str, np.ndarray], facts: dict):
     try:
         with whole_folder(folder) as fresh:
             for name, array in arrays.items():
-                np.save(fresh / f"{name}.npy", array)
+                with (
+                    (fresh / f"{name}.npy").open("wb") as file,
+                    tqdm.wrapattr(
+                        file, "write", array.nbytes, desc=f"writing {name}", delay=2
+                    ) as slowly,
+                ):
+                    np.save(slowly, array)
             text = json.dumps(index, indent=1, ensure_ascii=False)
             (fresh / "index.json").write_text(text + "\n", encoding="utf-8")
     except OSError as error:

@@ -12,10 +12,18 @@ from pathlib import Path
 import air
 import ett
 import fetch
+import fsdd
 import har
+import librispeech
 import physionet
+import ravdess
+import timit
 
-ROOMS = {name: room for room in (ett, air, physionet, har) for name in room.SETS}
+ROOMS = {
+    name: room
+    for room in (ett, air, physionet, har, fsdd, ravdess, librispeech, timit)
+    for name in room.SETS
+}
 
 
 def room_of(name: str):
@@ -57,6 +65,8 @@ def state(name: str, out: Path) -> str:
     "What a prepared set holds, or the command that prepares it."
     try:
         arrays = json.loads((out / name / "index.json").read_text(encoding="utf-8"))["arrays"]
+        if "wave" in arrays:
+            return f"present: {arrays['starts'][0] - 1:,} recordings"
         return "present: " + " x ".join(f"{n:,}" for n in arrays["values"])
     except (OSError, ValueError, KeyError, TypeError):
         return f"python data_scripts/prepare.py {name}"

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['check_wave', 'Recordings', 'read_recording', 'read_recordings', 'LogMel', 'Linear', 'show_spectrograms', 'to_wave',
-           'hifigan', 'players', 'Chunks', 'in_pieces', 'joined', 'AudioModel', 'pooled', 'mel_cepstral_distortion',
+           'hifigan', 'players', 'Chunks', 'in_pieces', 'joined', 'pooled', 'AudioModel', 'mel_cepstral_distortion',
            'intelligibility']
 
 # %% ../nbs/30_audio.ipynb #271bba55
@@ -452,6 +452,20 @@ def joined(
         weight[i * hop : i * hop + V] += fade[:, None]
     return (total / weight.clamp(min=1e-9))[:T]
 
+# %% ../nbs/30_audio.ipynb #454ff3e1
+def pooled(
+    factors: Factors,  # of chunks
+    data: Sequences,  # the chunks
+    owner: Tensor,  # (n,) recording of each chunk: 0, 1, ..
+) -> Factors:  # s (R, s_dim), d (R, d_dim)
+    "Codes averaged over the frames of each recording."
+    weight = data.lengths.to(factors.s.dtype)
+    R = int(owner.max()) + 1
+    total = torch.zeros(R).index_add(0, owner, weight)[:, None]
+    mean = lambda code: torch.zeros(R, code.shape[1]).index_add(0, owner, code) / total
+    d = (factors.d * data.frame_mask[..., None]).sum(1)
+    return Factors(mean(factors.s * weight[:, None]), mean(d))
+
 # %% ../nbs/30_audio.ipynb #940acf9a
 class AudioModel:
     "A model, the front end that makes its frames, and the scale they are in."
@@ -519,20 +533,6 @@ class AudioModel:
         front = {"LogMel": LogMel, "Linear": Linear}[facts["front"]](facts["rate"])
         scale = Scale(tensors["mean"], tensors["std"], facts["sigma_data"])
         return AudioModel(DiffSDA.load(folder), front, scale, facts["seconds"])
-
-
-def pooled(
-    factors: Factors,  # of chunks
-    data: Sequences,  # the chunks
-    owner: Tensor,  # (n,) recording of each chunk: 0, 1, ..
-) -> Factors:  # s (R, s_dim), d (R, d_dim)
-    "Codes averaged over the frames of each recording."
-    weight = data.lengths.to(factors.s.dtype)
-    R = int(owner.max()) + 1
-    total = torch.zeros(R).index_add(0, owner, weight)[:, None]
-    mean = lambda code: torch.zeros(R, code.shape[1]).index_add(0, owner, code) / total
-    d = (factors.d * data.frame_mask[..., None]).sum(1)
-    return Factors(mean(factors.s * weight[:, None]), mean(d))
 
 # %% ../nbs/30_audio.ipynb #51cc3772
 def mel_cepstral_distortion(
