@@ -13,6 +13,7 @@ import torch
 
 from diffsda.data import Sequences
 from diffsda.model import denoising_loss
+from diffsda.prepared import open_prepared
 from diffsda.presets import build, preset_of
 from diffsda.timeseries import (
     LOADERS,
@@ -29,7 +30,6 @@ from diffsda.timeseries import (
     load_walks,
     month_starts,
     open_hourly,
-    open_prepared,
     windows,
 )
 
