@@ -74,7 +74,7 @@ def promised(content: bytes) -> int:
             end += end % 2 + 8 + int.from_bytes(size, "little")
         return end
     if content[:7] == b"NIST_1A":
-        fields = dict(re.findall(rb"^(\w+) -i (\d+)$", content[:1024], re.MULTILINE))
+        fields = dict(re.findall(rb"^(\w+) -i (\d+) *$", content[:1024], re.MULTILINE))
         sizes = (b"sample_count", b"sample_n_bytes", b"channel_count")
         return int(content[8:16]) + math.prod(int(fields.get(key, 1)) for key in sizes)
     return 0  # FLAC: its decoder finds out
@@ -107,7 +107,7 @@ def decode(file: str, content: bytes) -> tuple[np.ndarray, int]:  # (samples, ch
     row = table.first(~np.isfinite(samples).all(1))
     if row is not None:
         raise ValueError(
-            f"{file}: sample {row} is {samples[row].max()}, expected finite numbers; {AGAIN}"
+            f"{file}: sample {row} is {samples[row].mean()}, expected finite numbers; {AGAIN}"
         )
     return samples, rate
 
