@@ -212,7 +212,7 @@ def _smaller(preset: Preset) -> dict:
     brief = TrainConfig(600, 32, lr=1e-3, warmup=50, precision="bf16")
     return {
         "_short": replace(preset, config=brief),
-        "_narrow": replace(preset, config=replace(brief, steps=1000, batch=64, lr=3e-3), **narrow),
+        "_narrow": replace(preset, config=replace(brief, batch=64, lr=3e-3), **narrow),
         "_fast": replace(
             preset,
             config=TrainConfig(250, 32, lr=4e-3, warmup=20, log_every=10),

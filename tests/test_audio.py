@@ -1,0 +1,379 @@
+"""From files to frames and back to sound: every kind of file, every kind of bad one, chunks, whole sentences, measures."""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffsda.audio import (
+    AudioModel,
+    Chunks,
+    Linear,
+    LogMel,
+    Recordings,
+    hifigan,
+    in_pieces,
+    intelligibility,
+    joined,
+    mel_cepstral_distortion,
+    players,
+    pooled,
+    read_recording,
+    read_recordings,
+    to_wave,
+)
+from diffsda.data import Sequences
+from diffsda.encoder import Factors
+from diffsda.presets import Preset, build
+from diffsda.training import TrainConfig
+
+RATE = 16_000
+FRONT = LogMel()
+
+
+def tone(seconds=1.0, frequency=440.0, rate=RATE, gain=0.3):
+    t = torch.arange(round(seconds * rate)) / rate
+    return gain * torch.sin(2 * math.pi * frequency * t)
+
+
+def noise(seconds, seed=0, gain=0.1):
+    return gain * torch.randn(round(seconds * RATE), generator=torch.Generator().manual_seed(seed))
+
+
+def recordings(*seconds):
+    return Recordings([noise(n, i) for i, n in enumerate(seconds)], RATE)
+
+
+# ---- files
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_files_of_any_kind_rate_and_channel_count(tmp_path, kind, rate, channels):
+    wave = tone(0.5, rate=rate).numpy()
+    soundfile.write(tmp_path / f"a.{kind}", np.stack([wave] * channels, 1), rate)
+    read = read_recording(tmp_path / f"a.{kind}")
+    assert read.ndim == 1 and read.dtype == torch.float32
+    n = min(len(read), 8000)
+    assert abs(n - 8000) < 2000  # mp3 pads
+    spectrum = torch.fft.rfft(read[:n] * torch.hann_window(n)).abs()
+    assert abs(spectrum.argmax() * RATE / n - 440) < 5
+
+
+def test_channels_are_averaged(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.stack([tone().numpy(), 0 * tone().numpy()], 1), RATE)
+    assert torch.allclose(read_recording(tmp_path / "a.wav"), tone() / 2, atol=1e-4)
+
+
+def test_a_folder_and_its_speakers(tmp_path):
+    for name in ("b_2.wav", "a_1.wav", "a_2.flac"):
+        soundfile.write(tmp_path / name, tone().numpy(), RATE)
+    (tmp_path / "notes.txt").write_text("not sound")
+    read = read_recordings(tmp_path, who=lambda path: path.stem[0])
+    assert read.names == ("a_1.wav", "a_2.flac", "b_2.wav")
+    assert read.labels["speaker"].tolist() == [0, 0, 1] and read.classes == {"speaker": ("a", "b")}
+    with pytest.raises(ValueError, match=r"b_2\.wav: `who` names no speaker"):
+        read_recordings(tmp_path, who=lambda path: "" if path.stem == "b_2" else "x")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no .wav"):
+        read_recordings(tmp_path / "empty")
+
+
+def broken(folder):
+    good = (0.3 * tone()).numpy()
+    write = lambda name, x, **kw: soundfile.write(folder / name, x, RATE, **kw)
+    write("zero.wav", good[:0])
+    write("silent.wav", 0 * good)
+    write("nan.wav", np.where(np.arange(len(good)) == 7, np.nan, good), subtype="FLOAT")
+    write("loud.wav", 20 * good, subtype="FLOAT")
+    write("clipped.wav", np.clip(40 * good, -1, 1))
+    write("whole.wav", good)
+    write("whole.flac", good)
+    for name in ("whole.wav", "whole.flac"):
+        data = (folder / name).read_bytes()
+        (folder / f"half-{name}").write_bytes(data[: len(data) // 2])
+    (folder / "letter.wav").write_text("Dear reader")
+    (folder / "notes.txt").write_text("not sound at all")
+    header = bytearray((folder / "whole.wav").read_bytes())
+    header[24:28] = (0).to_bytes(4, "little")
+    (folder / "norate.wav").write_bytes(header)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("zero.wav", "no samples"),
+        ("silent.wav", "silent from end to end"),
+        ("nan.wav", "sample 7 is nan"),
+        ("loud.wav", r"expected -1..1; divide"),
+        ("clipped.wav", r"is clipped: \d+%"),
+        ("half-whole.wav", "is cut short"),
+        ("half-whole.flac", "cut short|cannot be read"),
+        ("letter.wav", "cannot be read as sound"),
+        ("notes.txt", "cannot be read as sound"),
+        ("norate.wav", "rate is 0|cannot be read"),
+        ("missing.wav", "is not a file"),
+    ],
+)
+def test_bad_files_are_refused_by_name(tmp_path, name, reason):
+    folder = broken(tmp_path)
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    with pytest.raises(ValueError, match=reason) as error:
+        read_recording(folder / name)
+    assert name in str(error.value)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before  # nothing is lost
+
+
+@pytest.mark.parametrize("rate", [0, -1, 16_000.0, "fast", 10**9])
+def test_odd_rates(rate):
+    with pytest.raises(ValueError, match="rate must be in Hz"):
+        Recordings([tone()], rate)
+
+
+def test_labels_must_fit():
+    two = [tone(), tone()]
+    with pytest.raises(ValueError, match="must be 2 whole numbers"):
+        Recordings(two, RATE, labels={"speaker": torch.tensor([0])})
+    with pytest.raises(ValueError, match="b: speaker is 5, expected one of 2"):
+        Recordings(
+            two, RATE, ("a", "b"), {"speaker": torch.tensor([0, 5])}, {"speaker": ("x", "y")}
+        )
+    with pytest.raises(ValueError, match="as many names"):
+        Recordings(two, RATE, ("a",))
+
+
+# ---- front ends
+
+
+def test_the_paper_chunk_has_68_frames():
+    assert FRONT(noise(0.8)).shape == (68, 80)
+    assert Linear()(noise(0.8)).shape == (78, 201)
+
+
+def by_hand(wave):
+    """HiFi-GAN's frames from their definition, one frame at a time, on a wave at 22,050 Hz."""
+    padded = torch.nn.functional.pad(wave[None], (384, 384), "reflect")[0]
+    window = torch.hann_window(1024)
+    slaney = lambda f: f / (200 / 3) if f < 1000 else 15 + math.log(f / 1000) / (math.log(6.4) / 27)
+    back = lambda m: m * 200 / 3 if m < 15 else 1000 * math.exp((m - 15) * math.log(6.4) / 27)
+    edges = [back(m) for m in np.linspace(0, slaney(8000), 82)]
+    grid = np.linspace(0, 11_025, 513)
+    bank = np.array(
+        [
+            np.clip(np.minimum((grid - a) / (b - a), (c - grid) / (c - b)), 0, None) * 2 / (c - a)
+            for a, b, c in zip(edges, edges[1:], edges[2:])
+        ]
+    )
+    frames = []
+    for start in range(0, len(padded) - 1023, 256):
+        spectrum = torch.fft.rfft(padded[start : start + 1024] * window)
+        strength = (spectrum.abs() ** 2 + 1e-9).sqrt()
+        frames.append((torch.as_tensor(bank).float() @ strength).clamp(min=1e-5).log())
+    return torch.stack(frames)
+
+
+def test_log_mel_is_what_its_definition_says():
+    front = LogMel(22_050)  # no resampling
+    wave = 0.2 * torch.randn(12_000, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(front(wave), by_hand(wave), atol=2e-3)
+
+
+def test_frames_do_not_depend_on_their_neighbours_in_the_batch():
+    waves = torch.stack([noise(0.8, i) for i in range(3)])
+    assert torch.allclose(FRONT(waves)[2], FRONT(waves[2]), atol=1e-5)
+    assert torch.allclose(FRONT(waves[None])[0], FRONT(waves), atol=1e-5)
+
+
+@pytest.mark.parametrize("front", [LogMel(), Linear()], ids=["mel", "linear"])
+def test_sound_of_frames_has_nearly_those_frames(front):
+    wave = sum(tone(1.0, 220.0 * k, gain=0.1 / k) for k in range(1, 8))
+    made = to_wave(front(wave), front, iterations=60)
+    assert made.abs().max() <= 1
+    again = type(front)(front.sound_rate)(made)
+    n = min(len(again), len(front(wave)))
+    strong = front(wave)[:n] > front(wave).quantile(0.7)
+    a, b = (x[:n] if front.features == 201 else x[:n].exp() for x in (again, front(wave)))
+    assert ((a - b)[strong].norm() / b[strong].norm()) < 0.25
+    assert torch.equal(made, to_wave(front(wave), front, iterations=60))
+
+
+def test_any_callable_is_a_vocoder():
+    seen = []
+    to_wave(FRONT(noise(0.8)), FRONT, vocoder=lambda x: seen.append(x.shape) or np.zeros(100))
+    assert seen == [(68, 80)]
+    with pytest.raises(ValueError, match=r"\(V, 80\), got \(68, 40\)"):
+        to_wave(torch.zeros(68, 40), FRONT)
+
+
+def test_weights_of_a_vocoder_from_the_library(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    make = lambda rates: transformers.SpeechT5HifiGan(
+        transformers.SpeechT5HifiGanConfig(
+            upsample_initial_channel=8,
+            upsample_rates=rates,
+            upsample_kernel_sizes=[2 * r for r in rates],
+            resblock_kernel_sizes=[3],
+            resblock_dilation_sizes=[[1]],
+        )
+    )
+    make([8, 8, 4]).save_pretrained(tmp_path / "right")
+    assert len(to_wave(FRONT(noise(0.8)), FRONT, hifigan(tmp_path / "right"))) == 68 * 256
+    make([4, 4, 4]).save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match="64 samples a frame, expected 80 and 256"):
+        hifigan(tmp_path / "other")
+    with pytest.raises(ValueError, match="no vocoder"):
+        hifigan(tmp_path)
+
+
+# ---- chunks
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(0.12, 3.0), min_size=1, max_size=4), st.floats(0.2, 1.0))
+def test_chunks_hold_every_sample_but_short_tails(seconds, chunk):
+    some = recordings(*seconds, 3.2)
+    chunks = Chunks(some, FRONT, chunk)
+    held = torch.zeros(len(some)).index_add(0, chunks.owner, chunks.held.float())
+    lost = torch.tensor([len(w) for w in some.waves]) - held
+    assert (lost >= 0).all() and (lost < 0.1 * RATE + 1).all()
+    assert chunks.owner.unique().tolist() == list(range(len(some)))
+    data = chunks[:]
+    assert len(data) == len(chunks) and data.x.shape[1] == chunks.frames
+    assert (data.lengths >= 1).all()
+
+
+def test_chunks_are_computed_when_asked_for_and_scaled_exactly():
+    some = recordings(2.0, 1.3)
+    chunks = Chunks(some, FRONT).fit_scale()
+    data = chunks[:]
+    for i in range(len(chunks)):
+        assert torch.allclose(chunks[[i]].x[0], data.x[i], atol=1e-5)
+    assert abs(data.x[data.frame_mask].std() - 0.5) < 0.01
+    raw = Chunks(some, FRONT)[:]
+    exists = data.frame_mask
+    assert torch.allclose(chunks.scale.undo(data.x)[exists], raw.x[exists], atol=1e-4)
+
+
+def test_int16_and_float_waves_are_the_same_sound():
+    wave = tone(1.0)
+    coded = (wave * 32768).round().to(torch.int16)
+    a, b = (Chunks(Recordings([w], RATE), FRONT)[:].x for w in (wave, coded))
+    loud = a > -5
+    assert (a - b)[loud].abs().max() < 0.02
+
+
+def test_what_cannot_be_cut():
+    with pytest.raises(
+        ValueError, match=r"chunks of 4 s are longer than the longest.*recording 1 with 2\.00 s"
+    ):
+        Chunks(recordings(1.0, 2.0), FRONT, 4.0)
+    with pytest.raises(ValueError, match=r"recording 1 lasts 0\.050 s, expected at least 0\.1"):
+        Chunks(recordings(1.0, 0.05), FRONT)
+    with pytest.raises(ValueError, match="front end is for 8000 Hz"):
+        Chunks(recordings(1.0), LogMel(8000))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 400), st.sampled_from([2, 10, 68]))
+def test_overlapping_pieces_join_to_the_whole(T, V):
+    whole = torch.randn(T, 3, generator=torch.Generator().manual_seed(T))
+    pieces = in_pieces(whole, V)
+    assert torch.allclose(joined(pieces.x, T), whole, atol=1e-5)
+
+
+def test_a_join_has_no_seam():
+    pieces = in_pieces(torch.zeros(340, 1), 68).x
+    levels = torch.arange(len(pieces)).float()[:, None, None].expand_as(pieces)  # pieces disagree
+    steps = joined(levels, 340).diff(dim=0)
+    assert (steps >= 0).all() and steps.max() < 2 / 34  # and fade into each other
+
+
+# ---- a model that hears
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    chunks = Chunks(recordings(2.0, 3.0), FRONT).fit_scale()
+    preset = Preset(8, 2, 16, 32, 32, TrainConfig(1, 1), embedding=64)
+    return AudioModel(build(preset, (80,)), FRONT, chunks.scale)
+
+
+def test_codes_of_recordings_are_weighted_means(model):
+    some = recordings(1.2, 0.8)
+    chunks = model.chunks(some)
+    data = chunks[:]
+    assert chunks.owner.tolist() == [0, 0, 1] and data.lengths.tolist() == [68, 34, 68]
+    factors, codes = model.model.encode(data), model.encode(some)
+    assert torch.allclose(codes.s[0], (68 * factors.s[0] + 34 * factors.s[1]) / 102, atol=1e-5)
+    frames = torch.cat([factors.d[0], factors.d[1, :34]])
+    assert torch.allclose(codes.d[0], frames.mean(0), atol=1e-5)
+    published = model.encode(some, weighted=False)
+    whole = model.model.encode(Sequences(data.x, scale=data.scale))
+    assert torch.allclose(published.s[0], whole.s[:2].mean(0), atol=1e-5)
+    assert not torch.allclose(published.s[0], codes.s[0], atol=1e-4)
+    assert torch.allclose(published.s[1], codes.s[1], atol=1e-5)  # nothing was padded
+
+
+def test_pooling_forgets_frames_that_do_not_exist():
+    d = torch.ones(1, 4, 1)
+    d[0, 2:] = 99
+    data = Sequences(torch.randn(1, 4, 3), torch.tensor([2]))
+    assert pooled(Factors(torch.ones(1, 1), d), data, torch.tensor([0])).d.item() == 1
+
+
+def test_whole_sentences(model):
+    a, b = noise(2.3, 8), noise(1.1, 9)
+    swapped = model.swap(a, b, steps=2)
+    assert swapped.shape == FRONT(b).shape and torch.isfinite(swapped).all()
+    assert torch.equal(swapped, model.swap(a, b, steps=2))
+    assert not torch.equal(swapped, model.swap(b, b, steps=2))
+    short = model.swap(a, noise(0.3, 1), steps=2)  # shorter than a chunk
+    assert len(short) == len(FRONT(noise(0.3, 1)))
+
+
+def test_kept_and_opened_again(model, tmp_path):
+    model.save(tmp_path)
+    again = AudioModel.load(tmp_path)
+    some = recordings(1.0, 1.7)
+    assert torch.equal(again.encode(some).s, model.encode(some).s)
+    assert again.seconds == 0.8 and isinstance(again.front, LogMel)
+    (tmp_path / "audio.json").unlink()
+    with pytest.raises(ValueError):
+        AudioModel.load(tmp_path)
+
+
+# ---- measures, players
+
+
+def test_distortion_is_a_distance_of_shapes_in_decibels():
+    x = torch.randn(5, 80)
+    assert mel_cepstral_distortion(x, x + 3).max() < 1e-4
+    wave = torch.cos(math.pi * 5 * (torch.arange(80) + 0.5) / 80)
+    in_db = wave * math.log(10) / 20
+    assert torch.allclose(
+        mel_cepstral_distortion(x, x + in_db), torch.full((5,), 0.5**0.5), atol=1e-3
+    )
+    fine = torch.cos(math.pi * 30 * (torch.arange(80) + 0.5) / 80)  # beyond the 13th
+    assert mel_cepstral_distortion(x, x + fine).max() < 1e-4
+
+
+def test_intelligibility_at_both_ends():
+    voice = noise(2.0) * (1 + torch.sin(2 * math.pi * 4 * torch.arange(32_000) / RATE))
+    assert intelligibility(voice, 0.5 * voice, RATE) > 0.99
+    assert intelligibility(voice, noise(2.0, 5), RATE) < 0.4
+    assert math.isnan(intelligibility(voice[:800], voice[:800], RATE))  # too short to say
+
+
+@pytest.mark.parametrize("rate", [8000, 11_025, 16_000, 22_050])
+def test_players_carry_their_sound(rate):
+    page = players({"a <b>": tone(0.5, rate=rate), "c": tone(0.5, rate=rate)}, rate).data
+    assert page.count("<audio controls") == 2 and "a &lt;b&gt;" in page and "http" not in page
+    assert len(re.findall(r"base64,([A-Za-z0-9+/=]{500,})", page)) == 2
