@@ -131,9 +131,18 @@ class Verification(NamedTuple):
     "How well codes tell whose recordings belong together: an equal error rate, and how far to trust it."
 
     eer: float  # 0..1
-    low: float  # the ends of its 95 % interval, 0..1
-    high: float
+    resampled: tuple  # the same among owners drawn anew: one rate for each time
     pairs: int  # of recordings
+
+    @property
+    def low(self) -> float:
+        "The lower end of the 95 % interval."
+        return float(np.quantile(self.resampled, 0.025))
+
+    @property
+    def high(self) -> float:
+        "The upper end of the 95 % interval."
+        return float(np.quantile(self.resampled, 0.975))
 
 
 def verification(
@@ -146,7 +155,8 @@ def verification(
     """Equal error rate of the cosine over all unordered pairs, with a percentile bootstrap over owners.
 
     A resample of one owner alone, or without two recordings of any, is drawn again. Raises ValueError for one
-    owner only, if no owner has two recordings, and for a code that is zero or not finite."""
+    owner only, if no owner has two recordings, and for a code that is zero or not finite.
+    The owners drawn depend on `who` and the seed alone, so the resamples of two codes pair up."""
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}; 200 is usual")
     pairs, rng = _Pairs.of(codes, who), np.random.default_rng(seed)
@@ -155,8 +165,7 @@ def verification(
         drawn = np.bincount(rng.integers(owners, size=owners), minlength=owners)
         if not math.isnan(rate := pairs.eer(drawn)):
             rates.append(rate)
-    low, high = np.quantile(rates, [0.025, 0.975])
-    return Verification(pairs.eer(np.ones(owners)), float(low), float(high), len(pairs.kind))
+    return Verification(pairs.eer(np.ones(owners)), tuple(rates), len(pairs.kind))
 
 
 def verification_eer(

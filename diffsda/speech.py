@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CORPORA', 'PREPARED', 'PRESETS', 'open_speech', 'Corpus', 'together', 'by_speaker', 'load_speech', 'without',
-           'verify', 'MeanFrames', 'Components']
+           'verify', 'verify_one', 'MeanFrames', 'Components']
 
 # %% ../nbs/33_speech.ipynb #cbe2d457
 from dataclasses import replace
@@ -17,7 +17,7 @@ import torchaudio
 
 from .audio import Chunks, Recordings, pooled
 from .encoder import Factors
-from .metrics import verification
+from .metrics import Verification, equal_error_rate, verification
 from .prepared import open_prepared
 from .presets import Preset
 from .tasks import pca_codes
@@ -234,16 +234,35 @@ def verify(
     "Equal error rates over all pairs, and the gap, with 95 % intervals over speakers (paper, Table 4). Raises ValueError for one speaker only."
     who = recordings.labels["speaker"]
     known = (who >= 0).nonzero()[:, 0]
-    found = {
-        name: verification(code[known], who[known], seed=seed)
-        for name, code in {"static": codes.s, "dynamic": codes.d}.items()
-    }
+    static, dynamic = (verification(code[known], who[known], seed=seed) for code in codes)
+    apart = [d - s for s, d in zip(static.resampled, dynamic.resampled)]
+    gap = Verification(dynamic.eer - static.eer, tuple(apart), static.pairs)
+    found = {"static": static, "dynamic": dynamic, "gap": gap}
     return pd.DataFrame(
         {
             name: {"percent": 100 * v.eer, "low": 100 * v.low, "high": 100 * v.high}
             for name, v in found.items()
         }
     ).T
+
+# %% ../nbs/33_speech.ipynb #f06ce94a
+def verify_one(
+    codes: Factors,  # s (n, s_dim), d (n, d_dim): one of each for a recording
+    recordings: Recordings,  # with the label `speaker`
+    speaker: str,  # a class of it
+) -> pd.DataFrame:  # rows static, dynamic, gap; column percent
+    "Equal error rates over the pairs with one speaker, and the gap. Raises ValueError if that leaves pairs of one kind only."
+    who = recordings.labels["speaker"] == recordings.classes["speaker"].index(speaker)
+    pairs = who[:, None] & ~torch.eye(len(who), dtype=torch.bool)
+    rates = []
+    for code in codes:
+        unit = torch.nn.functional.normalize(code, dim=1)
+        same = who.expand_as(pairs)[pairs]
+        rates.append(100 * equal_error_rate((unit @ unit.T)[pairs].numpy(), same.numpy()))
+    static, dynamic = rates
+    return pd.DataFrame(
+        {"percent": {"static": static, "dynamic": dynamic, "gap": dynamic - static}}
+    )
 
 # %% ../nbs/33_speech.ipynb #4cc933ed
 class MeanFrames:
