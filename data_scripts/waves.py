@@ -70,8 +70,9 @@ def promised(content: bytes) -> int:
     if content[:4] == b"RIFF":
         chunk, end = b"", 12
         while chunk != b"data" and end < len(content):
+            end += end % 2  # chunks begin at even places
             chunk, size = content[end : end + 4], content[end + 4 : end + 8]
-            end += end % 2 + 8 + int.from_bytes(size, "little")
+            end += 8 + int.from_bytes(size, "little")
         return end
     if content[:7] == b"NIST_1A":
         fields = dict(re.findall(rb"^(\w+) -i (\d+) *$", content[:1024], re.MULTILINE))

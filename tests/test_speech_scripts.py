@@ -340,6 +340,16 @@ def test_other_sample_formats_are_rounded_to_16_bits(scripts, subtype):
     )
 
 
+@pytest.mark.parametrize("chunk", [b"LIST\x04\0\0\0abcd", b"LIST\x03\0\0\0abc\0"])
+def test_chunks_before_the_samples_are_passed_over(scripts, chunk):
+    """Also those of an odd size, which a byte fills up."""
+    made = sound(noise("chunk", 500), 8000, "WAV").replace(b"data", chunk + b"data", 1)
+    decode = scripts.fsdd.waves.decode
+    assert np.array_equal(decode("x.wav", made)[0][:, 0] * 2**15, noise("chunk", 500))
+    with pytest.raises(ValueError, match="x.wav is cut short"):
+        decode("x.wav", made[:-2])
+
+
 def test_one_speaker_only_is_a_warning(make, capsys):
     arrays, _ = make("fsdd", {n: made for n, made in digits().items() if "theo" in n})
     assert len(arrays["speaker"]) == 6
