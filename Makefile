@@ -78,6 +78,11 @@ notebooks: $(STAMP) ## run every notebook in fast mode and store its small outpu
 SERIES := "etth1 0 False" "etth1 1 False" "airquality 0 False" "airquality 0.3 False" \
 	"physionet_a 0 False" "physionet_a 1 True" "har 0 False" "har 1 False"
 
+# what is varied on validation speakers; then what is measured on test speakers
+VOICES := "-p d_dim 4" "-p d_dim 2" "-p d_dim 8" "-p d_dim 16" "-p d_noise 0.3" "-p d_noise 1" "-p d_noise 2" \
+	"-p seconds 0.4" "-p seconds 1.6" "-p d_dim 2 -p d_noise 1"
+SPEECH := "ravdess" "ravdess -p d_noise 1" "fsdd" "librispeech" "speech"
+
 results: $(STAMP) ## repeat the runs behind the README's tables (many hours on a CPU; goes on where it was stopped)
 	@$(BIN)/diffsda run capacity -p data bump -p fast False -o reports/capacity-bump
 	@$(BIN)/diffsda run capacity -p data rotor -p fast False -o reports/capacity-rotor
@@ -87,6 +92,15 @@ results: $(STAMP) ## repeat the runs behind the README's tables (many hours on a
 		$(BIN)/diffsda run $$1 -p fast False -p d_noise $$2 -p mask_channel $$3 -p seed $$seed \
 			-o reports/$$1-$$2-$$3-$$seed || exit 1; done; done
 	@$(BIN)/diffsda run timeseries -p fast False
+	@for change in $(VOICES); do \
+		$(BIN)/diffsda run ravdess -p fast False -p training narrow -p part validation -p brief True $$change \
+			-o reports/voices || exit 1; done
+	@for name in george jackson lucas nicolas theo yweweler; do \
+		$(BIN)/diffsda run fsdd -p fast False -p training narrow -p brief True -p held_out $$name \
+			-o reports/voices || exit 1; done
+	@for seed in 0 1 2; do for set in $(SPEECH); do \
+		$(BIN)/diffsda run $$set -p fast False -p training short -p seed $$seed -o reports/voices || exit 1; done; done
+	@$(BIN)/diffsda run audio -p fast False
 
 bench: $(STAMP) ## time ours beside the plain formulation of the same functions (ten minutes on an idle core)
 	@TQDM_DISABLE=1 $(BIN)/python -c "from diffsda.bench import main; main()"

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from diffsda.cli import experiments, parameters_of, run_notebook, unfit
+from diffsda.cli import experiments, parameters_of, run_notebook, unfit, write_report
 
 NBS = Path(__file__).resolve().parent.parent / "nbs"
 NOTEBOOKS = sorted(NBS.glob("*.ipynb"))
@@ -60,6 +60,12 @@ def test_runs_in_fast_mode(path, tmp_path):
 @pytest.mark.parametrize("data", ["airquality", "physionet_a", "har"])
 def test_series_experiment_runs_on_every_data_set(data, tmp_path):
     run_fast(NBS / "41_timeseries_experiments.ipynb", tmp_path, {"data": data})
+
+
+def test_voices_experiment_ends_with_players_in_the_report(tmp_path):
+    run_fast(NBS / "31_audio_experiments.ipynb", tmp_path, {"data": "fsdd"})
+    report = write_report(tmp_path / "31_audio_experiments.ipynb", tmp_path / "report.html")
+    assert report.read_text(encoding="utf-8").count("<audio controls") == 3 + 4
 
 
 @by_stem
