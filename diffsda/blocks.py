@@ -60,7 +60,10 @@ class ScaleShift(nn.Module):
         self.project = nn.Linear(width, 2 * features)
 
     def forward(self, condition: Tensor) -> tuple[Tensor, Tensor]:
-        return self.project(condition).chunk(2, dim=-1)
+        # two products: a backward pass needs the scale, and half of one product would keep the shift too
+        halves = zip(self.project.weight.chunk(2), self.project.bias.chunk(2))
+        scale, shift = (nn.functional.linear(condition, *half) for half in halves)
+        return scale, shift
 
 
 def modulate(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
