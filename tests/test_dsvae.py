@@ -29,7 +29,8 @@ def sequences(B=3, V=5, frame=FRAME, **options):
 def ragged(B=4, V=5):
     observed = torch.rand(B, V, *FRAME) < 0.7
     observed[:, 0] = True
-    return sequences(B, V, lengths=torch.randint(1, V + 1, (B,)), observed=observed)
+    lengths = torch.cat([torch.tensor([V, 1]), torch.randint(1, V + 1, (B - 2,))])
+    return sequences(B, V, lengths=lengths, observed=observed)
 
 
 def close(a, b, atol=1e-5):
