@@ -15,6 +15,7 @@ from diffsda import bench
 from diffsda.data import Sequences
 from diffsda.metrics import verification_eer
 from diffsda.model import DiffSDA, denoising_loss
+from diffsda.vowels import vowels
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "bench.json"
 
@@ -77,6 +78,35 @@ def test_batches_are_the_same(tmp_path):
     assert len(plain) == len(ours) == 9 and bench.difference(plain, ours) < 1e-5
 
 
+@pytest.mark.parametrize("seconds", [(0.8, 0.9), (0.8, 1.7)])
+def test_frames_are_the_same(seconds):
+    recordings = vowels(3, seconds=seconds)
+    plain, ours = bench.plain_frames(recordings), bench.our_frames(recordings)
+    assert plain.shape == ours.shape and ours.shape[1:] == (68, 80)
+    held = (ours != 0).any(-1, keepdim=True)
+    assert held.float().mean() > 0.5
+    assert bench.difference([plain * held], [ours]) < 1e-4
+    assert "real-time" in bench.front_end_row(recordings, rounds=1).note
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("draws", [1, 4])
+def test_a_training_row_compares_what_it_times(model, bf16, draws):
+    row = bench.training_row(
+        "tiny", model, sequences([9, 5]), 1.0, 1.0, draws=draws, bf16=bf16, rounds=1
+    )
+    assert ("bf16" in row.name) == bf16 and row.plain > 0 < row.ours
+    assert row.difference < (0.1 if bf16 else 1e-4)
+
+
+@pytest.mark.parametrize("name", bench.MUSTS)
+def test_made_up_batches_have_the_sets_shape(name):
+    batch = bench.made_up(name)
+    assert batch.x.shape[1:] == bench.SHAPES[name]
+    assert bench.PRESETS[name].draws == (1 if name in bench.SPEECH else 10)
+    assert torch.equal(batch.x, bench.made_up(name).x)
+
+
 def busy(seconds):
     def wait():
         start = process_time()
@@ -113,6 +143,14 @@ def test_the_kept_table_has_a_line_for_every_must():
         *(set(row) for row in rows)
     )
     names = " ".join(row["name"] for row in rows)
-    for part in (*bench.MUSTS, "sampling", "converged", "error rate", "loading", "memory"):
+    for part in (
+        *bench.MUSTS,
+        "sampling",
+        "converged",
+        "error rate",
+        "loading",
+        "memory",
+        "front end",
+    ):
         assert part in names
     assert all(row["threads"] == 1 for row in rows)
