@@ -55,7 +55,7 @@ data: $(STAMP) ## list the real data sets; NAME=etth1 (and ARGS="--source FILE")
 	@$(BIN)/python data_scripts/prepare.py $(NAME) $(ARGS)
 
 test: $(STAMP) ## run all tests, every notebook included (ARGS="-k name" for some of them, WORKERS=4 for more at once)
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lab: $(STAMP) ## open the course in JupyterLab
 	$(BIN)/python -m jupyterlab nbs
