@@ -68,8 +68,7 @@ class ScaleShift(nn.Module):
 
 def modulate(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     "`h * (1 + scale) + shift` (AdaGN, with any norm before or after)."
-    # not addcmul, whose backward pass multiplies by a constant 1 and adds two gradients of h
-    return (h * (1 + scale)).add_(shift)
+    return torch.addcmul(h + shift, h, scale)
 
 # %% ../nbs/06_blocks.ipynb #2fc64801
 class Rebuildable(nn.Module):
