@@ -181,14 +181,14 @@ class LogMel(nn.Module):
     sound_rate = 22_050  # Hz, of the wave the frames describe
     hop = 256  # samples at that rate
     features = 80
-    n_fft = 1024
+    n_fft = window = 1024  # samples
 
     def __init__(self, rate: int = 16_000):  # Hz, of the waves it is given
         super().__init__()
         self.rate = rate
         self.resample = torchaudio.transforms.Resample(rate, self.sound_rate)
         self.power = torchaudio.transforms.Spectrogram(
-            self.n_fft, hop_length=self.hop, center=False
+            self.n_fft, self.window, self.hop, center=False
         )
         sizes = {"sample_rate": self.sound_rate, "f_max": 8000.0, "n_stft": self.n_fft // 2 + 1}
         self.to_mel = torchaudio.transforms.MelScale(80, norm="slaney", mel_scale="slaney", **sizes)
@@ -224,12 +224,15 @@ class Linear(nn.Module):
     hop = 165
     features = 201
     n_fft = 400
+    window = 320  # samples
 
     def __init__(self, rate: int = 16_000):
         super().__init__()
         self.rate = rate
         self.resample = torchaudio.transforms.Resample(rate, self.sound_rate)
-        self.magnitude = torchaudio.transforms.Spectrogram(self.n_fft, 320, self.hop, power=1)
+        self.magnitude = torchaudio.transforms.Spectrogram(
+            self.n_fft, self.window, self.hop, power=1
+        )
 
     def forward(self, wave: Tensor) -> Tensor:  # (..., samples) -> (..., V, 201)
         return self.magnitude(self.resample(wave)).transpose(-1, -2)
@@ -295,7 +298,7 @@ def to_wave(
         )
     if vocoder is None:
         magnitude = front.magnitudes(frames)
-        window = torch.hann_window(getattr(front, "window", front.n_fft))
+        window = torch.hann_window(front.window)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the same frames, the same sound
             wave = torchaudio.functional.griffinlim(
@@ -303,7 +306,7 @@ def to_wave(
                 window,
                 front.n_fft,
                 front.hop,
-                len(window),
+                front.window,
                 1.0,
                 iterations,
                 0.99,

@@ -200,7 +200,7 @@ def test_sound_of_frames_has_nearly_those_frames(front):
     n = min(len(again), len(front(wave)))
     strong = front(wave)[:n] > front(wave).quantile(0.7)
     a, b = (x[:n] if front.features == 201 else x[:n].exp() for x in (again, front(wave)))
-    assert ((a - b)[strong].norm() / b[strong].norm()) < 0.25
+    assert ((a - b)[strong].norm() / b[strong].norm()) < 0.13  # 0.18 with another window
     assert torch.equal(made, to_wave(front(wave), front, iterations=60))
 
 
