@@ -465,14 +465,16 @@ def pooled(
     factors: Factors,  # of chunks
     data: Sequences,  # the chunks
     owner: Tensor,  # (n,) recording of each chunk: 0, 1, ..
+    weighted: bool = True,  # by length; False: a short chunk counts like a full one, as published
 ) -> Factors:  # s (R, s_dim), d (R, d_dim)
-    "Codes averaged over the frames of each recording."
-    weight = data.lengths.to(factors.s.dtype)
+    "Codes averaged over the frames of each recording; frames that do not exist have no part in it."
+    frames = data.lengths[:, None]
+    weight = frames.float() if weighted else torch.ones(len(owner), 1)
     R = int(owner.max()) + 1
-    total = torch.zeros(R).index_add(0, owner, weight)[:, None]
-    mean = lambda code: torch.zeros(R, code.shape[1]).index_add(0, owner, code) / total
-    d = (factors.d * data.frame_mask[..., None]).sum(1)
-    return Factors(mean(factors.s * weight[:, None]), mean(d))
+    total = lambda x: torch.zeros(R, x.shape[1]).index_add(0, owner, x)
+    mean = lambda code: total(code * weight) / total(weight)
+    d = (factors.d * data.frame_mask[..., None]).sum(1) / frames
+    return Factors(mean(factors.s), mean(d))
 
 # %% ../nbs/30_audio.ipynb #940acf9a
 class AudioModel:
@@ -487,14 +489,12 @@ class AudioModel:
     def encode(
         self,
         recordings: Recordings,
-        weighted: bool = True,  # False: chunks count alike, padding and all, as published
+        weighted: bool = True,  # False: a short chunk counts like a full one, as published
     ) -> Factors:  # s (n, s_dim), d (n, d_dim): one of each for a recording
         "The mean codes of each recording (paper, speaker verification)."
         chunks = self.chunks(recordings)
         data = chunks[:]
-        if not weighted:
-            data = Sequences(data.x, scale=data.scale)
-        return pooled(self.model.encode(data), data, chunks.owner)
+        return pooled(self.model.encode(data), data, chunks.owner, weighted)
 
     def frames(self, wave: Tensor) -> Tensor:  # (T, features), normalised
         "The frames of a whole wave."
