@@ -294,21 +294,19 @@ class MeanFrames:
         self,
         chunks: Chunks,  # of the training recordings, with their scale
         cepstrum: int
-        | None = None,  # coefficients of the cosine transform; None: the bands themselves
+        | None = None,  # coefficients of the cosine transform; None: the bands, normalised
     ):
-        bands = chunks.front.features
         self.settings = {"front": chunks.front, "scale": chunks.scale}
-        self.basis = (
-            torch.eye(bands)
-            if cepstrum is None
-            else torchaudio.functional.create_dct(cepstrum + 1, bands, "ortho")[:, 1:]
-        )
+        self.basis = None
+        if cepstrum is not None:
+            basis = torchaudio.functional.create_dct(cepstrum + 1, chunks.front.features, "ortho")
+            self.basis = basis[:, 1:]  # the 0th is loudness
 
     def encode(self, recordings: Recordings) -> Factors:
         chunks = Chunks(recordings, **self.settings)
         data = chunks[:]
-        x = data.x if self.basis.shape[0] == self.basis.shape[1] else data.scale.undo(data.x)
-        mean = pooled(Factors(data.x[:, 0], x @ self.basis), data, chunks.owner).d
+        x = data.x if self.basis is None else data.scale.undo(data.x) @ self.basis
+        mean = pooled(Factors(data.x[:, 0], x), data, chunks.owner).d
         return Factors(mean, mean)
 
 

@@ -287,5 +287,7 @@ def test_rivals_go_through_the_same_door(voices):
         )
     louder = Recordings([wave / 2 for wave in voices.waves], voices.rate)
     mfcc = rivals[1]
+    more = MeanFrames(chunks, LogMel.features).encode(voices).s  # as many coefficients as bands
+    assert torch.allclose(more[:, :13], mfcc.encode(voices).s, atol=1e-4)
     quiet, loud = mfcc.encode(louder).s, mfcc.encode(voices).s
     assert (quiet - loud).abs().mean() < 0.2 * loud.abs().mean()  # a cepstrum forgets loudness
