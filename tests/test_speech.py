@@ -1,12 +1,14 @@
 """Splits of speech sets in the prepared format, verification at both ends, and the rivals that need no learning."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from diffsda.audio import Chunks, LogMel, Recordings
+from diffsda.cli import check_parameters, parameters_of, parse_value
 from diffsda.encoder import Factors
 from diffsda.presets import build
 from diffsda.speech import (
@@ -291,3 +293,22 @@ def test_rivals_go_through_the_same_door(voices):
     assert torch.allclose(more[:, :13], mfcc.encode(voices).s, atol=1e-4)
     quiet, loud = mfcc.encode(louder).s, mfcc.encode(voices).s
     assert (quiet - loud).abs().mean() < 0.2 * loud.abs().mean()  # a cepstrum forgets loudness
+
+
+# ---- results
+
+
+def test_the_command_of_each_result_asks_for_that_result():
+    root = Path(__file__).resolve().parent.parent
+    notebook = root / "nbs" / "31_audio_experiments.ipynb"
+    usual = {name: parameter.default for name, parameter in parameters_of(notebook).items()}
+    for row in json.loads((root / "results" / "audio.json").read_text(encoding="utf-8")):
+        data, *words = row["command"].removeprefix("diffsda run ").split(" -p ")
+        given = dict(word.split(" ") for word in words)
+        given = {name: parse_value(value) for name, value in given.items()}
+        check_parameters(notebook, given)
+        asked = usual | given
+        assert data == row["data"] and asked["fast"] is False and asked["training"] == row["kind"]
+        assert all(asked[k] == row[k] for k in ("d_noise", "seconds")), row
+        assert asked["d_dim"] in (0, row["d_dim"])
+        assert asked["part"] == row["part"] or asked["held_out"]
