@@ -338,6 +338,8 @@ def test_codes_of_recordings_are_weighted_means(model):
     assert not torch.allclose(published.d[0], codes.d[0], atol=1e-4)
     for a, b in zip(published, codes):  # where no chunk is short, the two agree
         assert torch.allclose(a[1], b[1], atol=1e-5)
+
+
 def test_pooling_forgets_frames_that_do_not_exist():
     d = torch.ones(1, 4, 1)
     d[0, 2:] = 99
