@@ -16,7 +16,7 @@ from tqdm import tqdm
 from .blocks import Rebuildable, load_module, save_module
 from .data import Sequences
 from .encoder import Factors, SequenceEncoder
-from .frames import MLPDecoder, MLPEncoder
+from .frames import MLPDecoder, MLPEncoder, UNetDecoder, UNetEncoder
 from .loss import LossSum, edm_loss, log_normal_sigma
 from .precond import precondition
 from .sampling import invert_heun, karras_sigmas, sample_heun
@@ -82,6 +82,29 @@ class DiffSDA(Rebuildable):
         frames = MLPEncoder(frame, enc_width, mask_channel=mask_channel, dropout=dropout)
         encoder = SequenceEncoder(frames, s_dim, d_dim, hidden, **options)
         return DiffSDA(encoder, MLPDecoder(frame, s_dim + d_dim, dec_width, dropout, embedding))
+
+    @staticmethod
+    def unet(
+        frame: tuple,  # (C, H, W) of one frame, data.frame
+        s_dim: int,
+        d_dim: int,
+        hidden: int,  # of the recurrent layers
+        enc_width: int,  # channels of the first level of the frame encoder
+        dec_width: int,  # of the frame decoder
+        *,
+        multipliers: tuple = (1, 2, 2, 2),  # of the channels, level by level
+        blocks: int = 2,  # of a level on the way down
+        attention: tuple = (2,),  # levels that have it
+        patch: int = 1,  # sides of the squares folded into channels; 1 is the paper
+        dropout: float = 0.1,
+        embedding: int = 256,  # width of what the decoder is told about noise level and factors
+        **options,  # of SequenceEncoder: shared, causal, d_noise
+    ) -> "DiffSDA":
+        "The paper's model for frames that are images: U-Nets for reading and for denoising a frame."
+        shape = (multipliers, blocks, attention, patch, dropout)
+        frames = UNetEncoder(frame, enc_width, *shape)
+        encoder = SequenceEncoder(frames, s_dim, d_dim, hidden, **options)
+        return DiffSDA(encoder, UNetDecoder(frame, s_dim + d_dim, dec_width, *shape, embedding))
 
     @property
     def device(self) -> torch.device:
