@@ -264,14 +264,15 @@ class Windows:
         clips: Clips,
         V: int,  # frames of a window
         stride: int = 1,  # frames of the clip from one frame of the window to the next
-        every: int
-        | None = 1,  # frames between windows; None: one window for each clip, at its start
+        every: int | None = 1,  # frames between windows; None: one for each clip, at its start
+        rows: np.ndarray | None = None,  # clips to take windows of; None: all
         scale: Scale | None = None,  # of the training windows; None: raw values
         augment: Callable | None = None,  # (n, V, C, H, W) in 0..1 to the same, for training
     ):
         if min(V, stride, every or 1) < 1:
             raise ValueError(f"V, stride and every must be at least 1, got {V}, {stride}, {every}")
-        short = np.flatnonzero(clips.lengths < V)
+        rows = np.arange(len(clips)) if rows is None else np.asarray(rows)
+        short = rows[clips.lengths[rows] < V]
         if len(short):
             raise ValueError(
                 f"{clips.names[short[0]]} has {clips.lengths[short[0]]} frames, a window {V}"
@@ -281,8 +282,8 @@ class Windows:
         self.clips, self.V, self.scale, self.augment = clips, V, scale, augment
         strides = np.minimum(stride, clips.lengths // V)
         owner, first = [], []
-        for i, (length, step) in enumerate(zip(clips.lengths, strides)):
-            last = length - (V - 1) * step - 1
+        for i in rows:
+            last = clips.lengths[i] - (V - 1) * strides[i] - 1
             starts = np.arange(0, last + 1, every) if every else np.zeros(1, int)
             if every and starts[-1] < last:
                 starts = np.append(starts, last)
