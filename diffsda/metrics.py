@@ -9,7 +9,6 @@ __all__ = ['BLOCK', 'equal_error_rate', 'Verification', 'verification', 'verific
 
 # %% ../nbs/12_metrics.ipynb #9702ce8e
 import math
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from .data import Sequences
 from .encoder import Factors, run_recurrent
 from .loss import LossSum
-from .training import TrainConfig, train
+from .training import TrainConfig, this_device, train
 
 # %% ../nbs/12_metrics.ipynb #6858bbe2
 BLOCK = 4096  # pairs summed at once
@@ -198,6 +197,29 @@ def ranking(
         raise ValueError(f"label must hold both 0 and 1, got only {np.unique(label).tolist()[:5]}")
     return Ranking(float(average_precision_score(label, score)), float(roc_auc_score(label, score)))
 
+# %% ../nbs/12_metrics.ipynb #ab82e6d9
+def _frame_reader(frame: tuple, hidden: int, dropout: float) -> nn.Sequential:
+    "From (n, *frame) to (n, hidden): strided convolutions for frames that are images (C, H, W), an MLP for others."
+    if len(frame) != 3:
+        return nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(math.prod(frame), hidden),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+        )
+    (channels, *sides), width, layers = frame, max(1, hidden // 4), []
+    while max(sides) > 4:  # each level halves the image
+        layers.append(nn.Conv2d(channels, width, 3, stride=2, padding=1))
+        layers += [nn.GroupNorm(1, width), nn.SiLU()]
+        sides = [(side + 1) // 2 for side in sides]
+        channels, width = width, min(2 * width, hidden)
+    size = channels * math.prod(sides)
+    return nn.Sequential(
+        *layers, nn.Flatten(), nn.Dropout(dropout), nn.Linear(size, hidden), nn.SiLU()
+    )
+
 # %% ../nbs/12_metrics.ipynb #6390a48c
 class Judge(nn.Module):
     """Reads the labels of sequences (or of codes): one answer per sequence for static labels, one per frame for dynamic ones.
@@ -206,23 +228,20 @@ class Judge(nn.Module):
 
     def __init__(
         self,
-        size: int,  # numbers in one frame
+        frame: tuple,  # shape of one frame; three axes are an image (C, H, W)
         static: dict,  # name -> number of classes; 0 for a quantity
         dynamic: dict,  # the same for labels per frame
         standard: dict,  # name -> (mean, std) of each quantity
         hidden: int = 64,
         recurrent: bool = True,  # False: every frame on its own
         dropout: float = 0.0,
+        noise: float = 0.0,  # added to inputs in training
     ):
         super().__init__()
-        self.standard, self.recurrent = standard, recurrent
-        self.read = nn.Sequential(
-            nn.Linear(size, hidden),
-            nn.SiLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, hidden),
-            nn.SiLU(),
-        )
+        self.standard, self.recurrent, self.noise = standard, recurrent, noise
+        self.compares = recurrent and len(frame) == 3
+        channels = (2 * frame[0] if self.compares else frame[0], *frame[1:])
+        self.read = _frame_reader(channels, hidden, dropout)
         self.over_time = (
             nn.GRU(hidden, hidden, batch_first=True, bidirectional=True) if recurrent else None
         )
@@ -231,7 +250,12 @@ class Judge(nn.Module):
         self.dynamic = nn.ModuleDict({k: nn.Linear(width, max(1, n)) for k, n in dynamic.items()})
 
     def forward(self, data: Sequences) -> dict:  # name -> (B, K) or (B, V, K); K = 1 for quantities
-        h = self.read(data.x.flatten(2))
+        x = data.x
+        if self.training and self.noise:
+            x = x + self.noise * torch.randn_like(x) * data.mask
+        if self.compares:  # what moves is seen at once in the change since the frame before
+            x = torch.cat([x, x.diff(dim=1, prepend=x[:, :1])], dim=2)
+        h = self.read(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         if self.recurrent:
             h = run_recurrent(
                 self.over_time, h, data.lengths if data.lengths.min() < h.shape[1] else None
@@ -262,21 +286,37 @@ class Judge(nn.Module):
         return out
 
     @torch.no_grad()
-    def verdicts(self, data: Sequences, size: int = 512) -> dict:
-        "name -> class (B) or (B, V), or quantity in the label's own unit."
+    def answers(self, data, size: int = 128) -> dict:  # name -> (B, K) or (B, V, K)
+        "What `forward` says of all of `data`, which is read by batches: len(data), data[rows]."
         self.eval()
-        out: dict = {}
-        for start in range(0, len(data), size):
-            for name, answer in self(data[start : start + size]).items():
-                if name in self.standard:
-                    mean, std = self.standard[name]
-                    answer = answer[..., 0] * std + mean
-                else:
-                    answer = answer.argmax(-1)
-                out.setdefault(name, []).append(answer)
-        return {name: torch.cat(parts) for name, parts in out.items()}
+        device, parts = next(self.parameters()).device, []
+        for batch in _batches(data, size):
+            answers = self(batch.to(device)).items()
+            parts.append({name: answer.to(batch.x.device) for name, answer in answers})
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-# %% ../nbs/12_metrics.ipynb #52d792e8
+    def verdicts(self, data, size: int = 128) -> dict:
+        "name -> class (B) or (B, V), or quantity in the label's own unit."
+        out = {}
+        for name, answer in self.answers(data, size).items():
+            if name in self.standard:
+                mean, std = self.standard[name]
+                out[name] = answer[..., 0] * std + mean
+            else:
+                out[name] = answer.argmax(-1)
+        return out
+
+    def probabilities(self, data, size: int = 128) -> dict:
+        "name -> probabilities (B, K) or (B, V, K) of the classes; quantities have none and are left out."
+        answers = self.answers(data, size).items()
+        return {k: answer.softmax(-1) for k, answer in answers if k not in self.standard}
+
+# %% ../nbs/12_metrics.ipynb #5ae7d77b
+def _batches(data, size: int = 128):
+    "All of `data`, which may be read lazily, as batches in their order."
+    return (data[start : start + size] for start in range(0, len(data), size))
+
+
 def _label(data: Sequences, name: str) -> tuple[Tensor, Tensor]:
     "A label, and where it is known and belongs to a frame that exists."
     y = data.static[name] if name in data.static else data.dynamic[name]
@@ -284,11 +324,8 @@ def _label(data: Sequences, name: str) -> tuple[Tensor, Tensor]:
     return y, known if name in data.static else known & data.frame_mask
 
 
-def _judge_loss(judge: Judge, batch: Sequences, noise: float = 0.0) -> LossSum:
+def _judge_loss(judge: Judge, batch: Sequences) -> LossSum:
     "Sum over labels of their mean error, counted per sequence."
-    if noise:
-        noisy = batch.x + noise * torch.randn_like(batch.x)
-        batch = Sequences(noisy, batch.lengths, batch.observed, batch.static, batch.dynamic)
     means = [
         (loss * known).sum() / known.sum().clamp(min=1)
         for loss, known in judge.errors(batch).values()
@@ -299,7 +336,7 @@ def _judge_loss(judge: Judge, batch: Sequences, noise: float = 0.0) -> LossSum:
 
 # %% ../nbs/12_metrics.ipynb #080dc5a3
 def train_judge(
-    data: Sequences,  # real training sequences, or codes as sequences, with labels
+    data,  # real training sequences, or codes as sequences, with labels: len(data), data[rows] -> Sequences
     config: TrainConfig | None = None,  # 300 steps of 64 unless given
     *,
     hidden: int = 64,
@@ -307,55 +344,55 @@ def train_judge(
     noise: float = 0.1,  # added to inputs in training, so that a speck of it does not fool the judge
     seed: int = 0,
 ) -> Judge:
-    "A judge of all labels that `data` carries. Raises ValueError if it carries none, or a class is unknown everywhere."
-    names = list(data.static) + list(data.dynamic)
-    if not names:
+    """A judge of all labels that `data` carries, on the GPU where there is one.
+
+    Reads `data` once for its labels. Raises ValueError if it carries none, or a class is unknown everywhere."""
+    first, labels, classes, standard = data[:1], {}, {}, {}
+    for batch in _batches(data):
+        for name in (*first.static, *first.dynamic):
+            y, known = _label(batch, name)
+            labels.setdefault(name, []).append(y[known])
+    if not labels:
         raise ValueError("these sequences carry no label to judge; pass static= or dynamic= labels")
-    classes, standard = {}, {}
-    for name in names:
-        y, known = _label(data, name)
-        if not known.any():
+    for name, parts in labels.items():
+        y = torch.cat(parts)
+        if len(y) == 0:
             raise ValueError(f"label {name!r} is unknown for every sequence; drop it")
         if y.is_floating_point():
-            classes[name], standard[name] = (
-                0,
-                (y[known].mean().item(), y[known].std(correction=0).item() or 1.0),
-            )
+            classes[name], standard[name] = 0, (y.mean().item(), y.std(correction=0).item() or 1.0)
         else:
-            classes[name] = len(data.classes[name]) if name in data.classes else int(y.max()) + 1
+            named = name in first.classes
+            classes[name] = len(first.classes[name]) if named else int(y.max()) + 1
     pick = lambda labels: {k: classes[k] for k in labels}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        static, dynamic = pick(first.static), pick(first.dynamic)
         judge = Judge(
-            math.prod(data.frame),
-            pick(data.static),
-            pick(data.dynamic),
-            standard,
-            hidden=hidden,
-            recurrent=recurrent,
+            first.frame, static, dynamic, standard, hidden=hidden, recurrent=recurrent, noise=noise
         )
     config = config or TrainConfig(steps=300, batch=64, lr=3e-3, warmup=20, seed=seed)
-    train(judge, partial(_judge_loss, noise=noise), data, config, progress=False)
+    train(judge.to(this_device()), _judge_loss, data, config, progress=False)
     return judge
 
 
-def judged(judge: Judge, data: Sequences) -> dict:
+def judged(judge: Judge, data) -> dict:  # data: len(data), data[rows] -> Sequences
     """name -> how right the judge is about `data`'s own labels.
 
     Percent of known labels for classes, mean absolute error in the label's unit for quantities."""
-    out = {}
-    for name, answer in judge.verdicts(data).items():
-        y, known = _label(data, name)
-        right = (answer - y).abs() if name in judge.standard else 100.0 * (answer == y)
-        out[name] = right[known].mean().item()
-    return out
+    right: dict = {}
+    for batch in _batches(data):
+        for name, answer in judge.verdicts(batch).items():
+            y, known = _label(batch, name)
+            each = (answer - y).abs() if name in judge.standard else 100.0 * (answer == y)
+            right.setdefault(name, []).append(each[known])
+    return {name: torch.cat(parts).mean().item() for name, parts in right.items()}
 
 # %% ../nbs/12_metrics.ipynb #41777b52
 def who_carries(
     judge: Judge,
-    swapped: Sequences,  # outputs of a swap
-    static: Sequences,  # donors of s, in the same order
-    dynamic: Sequences,  # donors of d
+    swapped,  # outputs of a swap: len(swapped), swapped[rows] -> Sequences
+    static,  # donors of s, in the same order
+    dynamic,  # donors of d
 ) -> pd.DataFrame:  # a row per class label
     """Percent of swaps in which the judge finds the label of either donor, over pairs that differ in it.
 
@@ -364,32 +401,42 @@ def who_carries(
         raise ValueError(
             f"three equally long batches needed, got {len(swapped)}, {len(static)}, {len(dynamic)}"
         )
-    rows, answers = [], judge.verdicts(swapped)
-    for name, answer in answers.items():
-        if name in judge.standard:
-            continue
-        (a, known_a), (b, known_b) = _label(static, name), _label(dynamic, name)
-        differ = known_a & known_b & (a != b)
-        if name in dynamic.dynamic:
-            differ = differ & swapped.frame_mask
-        kind = "static" if name in static.static else "dynamic"
-        row = {"label": name, "kind": kind}
-        for donor, y in {"from_s": a, "from_d": b}.items():
-            agree = (answer == y)[differ]
-            row[donor] = 100 * agree.float().mean().item() if len(agree) else float("nan")
-        row["pairs"] = int((differ if differ.ndim == 1 else differ.any(1)).sum())
-        rows.append(row)
-    return pd.DataFrame(rows).set_index("label")
+    pairs: dict = {}  # label -> its row, with right or wrong for each entry that tells the donors apart
+    for made, one, other in zip(*map(_batches, (swapped, static, dynamic))):
+        for name, answer in judge.verdicts(made).items():
+            if name in judge.standard:
+                continue
+            (a, known_a), (b, known_b) = _label(one, name), _label(other, name)
+            differ = known_a & known_b & (a != b)
+            if name in other.dynamic:
+                differ = differ & made.frame_mask
+            kind = "static" if name in one.static else "dynamic"
+            row = pairs.setdefault(name, {"kind": kind, "from_s": [], "from_d": [], "pairs": 0})
+            row["from_s"].append((answer == a)[differ])
+            row["from_d"].append((answer == b)[differ])
+            row["pairs"] += int((differ if differ.ndim == 1 else differ.any(1)).sum())
+    percent = lambda parts: 100 * torch.cat(parts).float().mean().item()  # NaN where none differ
+    rows = [
+        row | {donor: percent(row[donor]) for donor in ("from_s", "from_d")}
+        for row in pairs.values()
+    ]
+    return pd.DataFrame(rows, index=pd.Index(list(pairs), name="label"))
 
-# %% ../nbs/12_metrics.ipynb #e5d8d569
-def codes_as_sequences(factors: Factors, data: Sequences) -> dict:
+# %% ../nbs/12_metrics.ipynb #a6c4f756
+def codes_as_sequences(
+    factors: Factors,
+    data,  # len(data), data[rows] -> Sequences
+) -> dict:
     "`s` (one per frame, all alike) and `d` as sequences that carry the labels of `data`, so that judges can read them."
     V = factors.d.shape[1]
     s = factors.s if factors.s.ndim == 3 else factors.s[:, None].expand(-1, V, -1)
-    wrap = lambda x: Sequences(
-        x.float(), data.lengths, None, data.static, data.dynamic, data.classes
-    )
-    return {"s": wrap(s), "d": wrap(factors.d)}
+    parts: dict = {"s": [], "d": []}
+    for start, batch in zip(range(0, len(data), 128), _batches(data)):
+        labels = (batch.static, batch.dynamic, batch.classes)
+        for name, code in {"s": s, "d": factors.d}.items():
+            x = code[start : start + len(batch)].float()
+            parts[name].append(Sequences(x, batch.lengths, None, *labels))
+    return {name: Sequences.cat(each) for name, each in parts.items()}
 
 
 def _linear_probe(
@@ -439,9 +486,9 @@ def _strong_probe(
 # %% ../nbs/12_metrics.ipynb #5dcf15ca
 def leakage(
     factors: Factors,  # codes of `data`
-    data: Sequences,  # real sequences with labels, to train the probes on
+    data,  # real sequences with labels, to train the probes on: len(data), data[rows] -> Sequences
     test_factors: Factors,  # codes of `test`
-    test: Sequences,  # other real sequences, to score them on
+    test,  # other real sequences, to score them on
     *,
     config: TrainConfig | None = None,  # of the strong probe
     seed: int = 0,
@@ -456,17 +503,17 @@ def leakage(
     strong = {
         code: _strong_probe(train_codes[code], test_codes[code], config, seed) for code in "sd"
     }
-    rows = []
-    for name in (*data.static, *data.dynamic):
-        row = {"label": name, "kind": "static" if name in data.static else "dynamic"}
+    rows, labelled, test_labelled = [], train_codes["s"], test_codes["s"]
+    for name in (*labelled.static, *labelled.dynamic):
+        row = {"label": name, "kind": "static" if name in labelled.static else "dynamic"}
         for code in "sd":
             row[f"{code}_linear"] = _linear_probe(train_codes[code], test_codes[code], name)
             row[f"{code}_strong"] = strong[code][name]
-        y, known = _label(data, name)
+        y, known = _label(labelled, name)
         if y.is_floating_point():
             row["chance"] = 0.0
         else:
-            (y_test, known_test), common = _label(test, name), y[known].mode().values
+            (y_test, known_test), common = _label(test_labelled, name), y[known].mode().values
             row["chance"] = 100 * (y_test[known_test] == common).float().mean().item()
         rows.append(row)
     return pd.DataFrame(rows).set_index("label")
