@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -245,6 +245,25 @@ def obtain(
             f"sha256 {digest}: {verdict.get(verified, 'no published checksum is known to compare with')}"
         )
         yield Found(unpacked(path, Path(temporary)), digest, verified)
+
+
+def spool(
+    name: str,  # of the set, for messages
+    blocks: Iterable[np.ndarray],  # of one dtype; one or more
+) -> np.memmap:  # (N,) all their values one after the other
+    """A memory map of a temporary file, so that a set may be larger than the memory; the file goes with it.
+
+    Raises OSError if the file finds no room, naming the remedy."""
+    with tempfile.TemporaryFile() as file:
+        for block in blocks:
+            try:
+                file.write(np.ascontiguousarray(block))
+                file.flush()
+            except OSError as error:
+                raise OSError(
+                    f"no room for {name} in {tempfile.gettempdir()} ({error}); make room, or name another place in TMPDIR"
+                ) from error
+        return np.memmap(file, block.dtype, "r")
 
 
 @contextmanager

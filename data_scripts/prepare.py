@@ -1,7 +1,9 @@
 """Prepares real data sets: finds or downloads their public files, checks them, writes arrays that open by memory map.
 
 python data_scripts/prepare.py                                lists all sets
-python data_scripts/prepare.py NAME [--source FILE_OR_FOLDER] [--out FOLDER]"""
+python data_scripts/prepare.py NAME [--source FILE_OR_FOLDER] [--out FOLDER]
+
+Sets of video take more: --size, --every, --least, --skip-broken, --drop and --pairs."""
 
 import argparse
 import difflib
@@ -10,18 +12,21 @@ import textwrap
 from pathlib import Path
 
 import air
+import clips
 import ett
 import fetch
 import fsdd
+import grid
 import har
 import librispeech
 import physionet
 import ravdess
+import sprites
 import timit
 
 ROOMS = {
     name: room
-    for room in (ett, air, physionet, har, fsdd, ravdess, librispeech, timit)
+    for room in (ett, air, physionet, har, fsdd, ravdess, librispeech, timit, sprites, grid)
     for name in room.SETS
 }
 
@@ -42,12 +47,18 @@ def prepare(
     name: str,
     source: str | None,  # a local file or folder; None: a copy beside the checkout, else download
     out: Path,  # holds the prepared sets, each in a folder of its name
+    **options,  # fields of the room's OPTIONS that are to be other than there
 ):
     "Writes the set, or raises ValueError or OSError and leaves what was there."
     room = room_of(name)
     public = room.SETS[name]
+    if options and not hasattr(room, "OPTIONS"):
+        raise ValueError(
+            f"{name} has no options {', '.join(options)}, only video that is cropped has; leave them out"
+        )
+    settings = (room.OPTIONS._replace(**options),) if hasattr(room, "OPTIONS") else ()
     with fetch.obtain(public, source) as found:
-        arrays, facts = room.read(name, found.path)
+        arrays, facts = room.read(name, found.path, *settings)
     origin = {
         "file": Path(public.copy).name,
         "url": public.address,
@@ -67,6 +78,8 @@ def state(name: str, out: Path) -> str:
         arrays = json.loads((out / name / "index.json").read_text(encoding="utf-8"))["arrays"]
         if "wave" in arrays:
             return f"present: {arrays['starts'][0] - 1:,} recordings"
+        if "frames" in arrays:
+            return f"present: {arrays['starts'][0] - 1:,} clips"
         return "present: " + " x ".join(f"{n:,}" for n in arrays["values"])
     except (OSError, ValueError, KeyError, TypeError):
         return f"python data_scripts/prepare.py {name}"
@@ -91,12 +104,21 @@ def main():
     parser.add_argument(
         "--out", type=Path, default=fetch.ROOT / "data", help="default: data in this repository"
     )
+    video = parser.add_argument_group("sets of video").add_argument
+    video("--size", type=int, help="of a frame's sides, in pixels")
+    video("--every", type=int, help="of so many frames, keep the first")
+    video("--least", type=int, help="refuse clips of fewer frames")
+    video("--skip-broken", action="store_true", default=None, help="and count what is skipped")
+    video("--drop", metavar="FILE", help="leave out these clips: a text file of names, one a line")
+    video("--pairs", metavar="FILE", help="a csv file of names, columns source and driving")
     args = parser.parse_args()
+    options = {key: value for key, value in vars(args).items() if value is not None}
+    options = {key: options[key] for key in clips.Options._fields if key in options}
     try:
         if args.name is None:
             print(listing(args.out))
         else:
-            prepare(args.name, args.source, args.out)
+            prepare(args.name, args.source, args.out, **options)
     except (ValueError, OSError) as error:
         raise SystemExit(f"prepare.py: {error}") from None
 

@@ -1,6 +1,7 @@
-"""Reading tables line by line: what breaks a rule is named by file, line and column, with the remedy."""
+"""Reading tables line by line: what breaks a rule is named by file, line and column, with the remedy. And labels as indices."""
 
 import io
+import re
 
 import numpy as np
 import pandas as pd
@@ -96,3 +97,25 @@ def read_numbers(
                 f"{name}, column {column}: all rows hold {there[0]:g}, which says nothing; get the file again"
             )
     return values
+
+
+def natural(text: str) -> list:
+    "A key that sorts numbers within names as numbers: take 9 before take 10."
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
+
+
+def index_labels(
+    given: list[dict[str, str | None]],  # of each item: label -> class, None if it is not known
+    orders: dict[str, list[str]] | None = None,  # label -> classes in the order of the publisher
+) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    """One int16 array (items,) for each label, and label -> its classes: those that occur, as ordered or sorted.
+
+    An array holds indices into the classes, -1 where the class is not known."""
+    arrays, classes = {}, {}
+    for label in given[0]:
+        there = {labels[label] for labels in given} - {None}
+        order = (orders or {}).get(label, sorted(there, key=natural))
+        classes[label] = [one for one in order if one in there]
+        index = {None: -1} | {one: i for i, one in enumerate(classes[label])}
+        arrays[label] = np.array([index[labels[label]] for labels in given], np.int16)
+    return arrays, classes

@@ -7,7 +7,6 @@ at full scale stay as they are."""
 import io
 import math
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -29,11 +28,6 @@ class Recording(NamedTuple):
     labels: dict[str, str]  # label -> class, as in speaker -> george
     file: str  # as found
     read: Callable[[], bytes]
-
-
-def natural(text: str) -> list:
-    "A key that sorts numbers within names as numbers: take 9 before take 10."
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
 
 
 def find(
@@ -62,7 +56,7 @@ def find(
             f"{path.name} holds no recording of this set ({' or '.join(SUFFIXES)}); "
             "name the zip, the tar.gz, or the folder it was unpacked into"
         )
-    return sorted(found.values(), key=lambda recording: natural(recording.name))
+    return sorted(found.values(), key=lambda recording: table.natural(recording.name))
 
 
 def promised(content: bytes) -> int:
@@ -160,26 +154,16 @@ def join(
     Recordings pass one by one, and `wave` is a memory map of a temporary file: a set may be larger than the memory.
     Raises ValueError for the first recording that cannot be used, OSError if the temporary file finds no room."""
     lengths, seen = [], Counter()
-    with tempfile.TemporaryFile() as spool:
+
+    def decoded():
         for recording in tqdm(recordings, "recordings", delay=2):
             wave = heard(recording, rate, resampled, seen)
             lengths.append(len(wave))
-            try:
-                spool.write(wave)
-                spool.flush()
-            except OSError as error:
-                raise OSError(
-                    f"no room for {name} in {tempfile.gettempdir()} ({error}); make room, or name another place in TMPDIR"
-                ) from error
-        wave = np.memmap(spool, np.int16, "r")
-    arrays = {"wave": wave, "starts": np.cumsum([0, *lengths], dtype=np.int64)}
-    classes = {}
-    for label in recordings[0].labels:
-        given = [recording.labels[label] for recording in recordings]
-        order = (orders or {}).get(label, sorted(set(given), key=natural))
-        classes[label] = [one for one in order if one in set(given)]
-        index = {one: i for i, one in enumerate(classes[label])}
-        arrays[label] = np.array([index[one] for one in given], np.int16)
+            yield wave
+
+    wave = fetch.spool(name, decoded())
+    labels, classes = table.index_labels([recording.labels for recording in recordings], orders)
+    arrays = {"wave": wave, "starts": np.cumsum([0, *lengths], dtype=np.int64), **labels}
 
     some = "" if len(recordings) == published else f" (published: {published:,})"
     print(
