@@ -182,7 +182,6 @@ class LogMel(nn.Module):
     hop = 256  # samples at that rate
     features = 80
     n_fft = window = 1024  # samples
-    centre = hop // 2  # sample in the middle of the first frame
 
     def __init__(self, rate: int = 16_000):  # Hz, of the waves it is given
         super().__init__()
@@ -226,7 +225,6 @@ class Linear(nn.Module):
     features = 201
     n_fft = 400
     window = 320  # samples
-    centre = 0
 
     def __init__(self, rate: int = 16_000):
         super().__init__()
@@ -292,16 +290,17 @@ def to_wave(
     vocoder: Callable
     | None = None,  # (V, features) -> (samples,) at front.sound_rate; None: Griffin-Lim
     iterations: int = 60,  # of Griffin-Lim
-) -> Tensor:  # (samples,) at front.sound_rate, in -1..1: front.hop for each frame, by Griffin-Lim
-    "Sound whose frames are nearly these, in step with them. Raises ValueError for frames of another front end."
+) -> Tensor:  # (samples,) at front.sound_rate, in -1..1
+    """Sound whose frames are nearly these. Raises ValueError for frames of another front end.
+
+    Griffin-Lim's reaches from the middle of the first frame to that of the last: (V - 1) * hop samples, for `LogMel` half a hop
+    (128 samples, 5.8 ms) early."""
     if frames.ndim != 2 or frames.shape[1] != front.features or not torch.isfinite(frames).all():
         raise ValueError(
             f"frames must be finite and (V, {front.features}), got {tuple(frames.shape)}; undo the scale first"
         )
     if vocoder is None:
-        # one frame more at either end: Griffin-Lim goes from middle to middle
-        wider = nn.functional.pad(frames.T[None], (1, 1), "replicate")[0].T
-        magnitude = front.magnitudes(wider)
+        magnitude = front.magnitudes(frames)
         window = torch.hann_window(front.window)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the same frames, the same sound
@@ -317,7 +316,6 @@ def to_wave(
                 None,
                 True,
             )
-        wave = wave[front.hop - front.centre :][: len(frames) * front.hop]
     else:
         wave = torch.as_tensor(vocoder(frames)).detach().float().reshape(-1)
     return wave / wave.abs().max().clamp(min=1.0)
