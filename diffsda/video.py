@@ -64,7 +64,7 @@ class Clips:
         object.__setattr__(self, "starts", starts)
         object.__setattr__(self, "names", names)
         for labels in (self.static, self.dynamic):
-            labels.update({k: torch.as_tensor(np.array(y)).long() for k, y in labels.items()})
+            labels.update({k: torch.tensor(np.asarray(y)).long() for k, y in labels.items()})
 
     def __len__(self) -> int:
         return len(self.names)
@@ -91,11 +91,9 @@ class Clips:
 
     def __getitem__(self, rows) -> "Clips":
         "Some clips (a slice, indices or a mask), their frames copied."
-        rows = np.arange(len(self))[np.asarray(rows) if not isinstance(rows, slice) else rows]
-        if rows.ndim != 1 or len(rows) == 0:
-            raise ValueError(
-                f"rows must pick clips, got {len(np.atleast_1d(rows))} of them; clips[[i]] is one"
-            )
+        rows = torch.arange(len(self))[rows].reshape(-1).numpy()
+        if len(rows) == 0:
+            raise ValueError("rows pick no clip; write clips[3:5], or clips[[3]] for one of them")
         frames = np.concatenate([self.clip(i) for i in rows])
         return Clips(frames, np.append(0, np.cumsum(self.lengths[rows])), **self.labels(rows))
 
@@ -296,7 +294,7 @@ class Windows:
         return len(self.owner)
 
     def __getitem__(self, rows) -> Sequences:  # x (B, V, C, H, W)
-        index = np.arange(len(self))[np.asarray(rows) if not isinstance(rows, slice) else rows]
+        index = torch.arange(len(self))[rows].reshape(-1).numpy()
         at = self.first[index, None] + self.stride[index, None] * np.arange(self.V)
         frames = torch.from_numpy(np.asarray(self.clips.frames[at]))
         x = frames.float().div_(255) if frames.dtype == torch.uint8 else frames.float()

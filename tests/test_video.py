@@ -1,0 +1,336 @@
+"""Clips, files, windows and whole clips: what is read, what is refused, and that no frame is lost."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from diffsda.data import Scale, Sequences
+from diffsda.model import DiffSDA
+from diffsda.video import (
+    Clips,
+    Pixels,
+    VideoModel,
+    Windows,
+    flips_and_jitter,
+    open_clips,
+    read_clip,
+    read_clips,
+)
+
+av = pytest.importorskip("av")
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def write_images(folder, frames):
+    folder.mkdir(parents=True)
+    for i, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"{i}.png")
+
+
+def write_film(path, frames, rate=25):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=rate)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        container.mux(stream.encode())
+
+
+def smooth(V, side=32):
+    "Frames that a codec hardly changes: a ramp that brightens."
+    ramp = np.linspace(0, 150, side)[None, None, :, None] + 5 * np.arange(V)[:, None, None, None]
+    return np.broadcast_to(ramp, (V, side, side, 3)).astype(np.uint8)
+
+
+class TestClips:
+    def test_rows_keep_frames_and_labels_together(self):
+        frames = np.arange(9, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 2, 2), np.uint8)
+        clips = Clips(frames, [0, 2, 5, 9], ("a", "b", "c"), static={"who": [3, 4, 5]})
+        some = clips[[2, 0]]
+        assert some.names == ("c", "a") and some.static["who"].tolist() == [5, 3]
+        assert some.frames[:, 0, 0, 0].tolist() == [5, 6, 7, 8, 0, 1]
+        assert clips[np.array([False, True, False])].names == ("b",)
+
+    @pytest.mark.parametrize(
+        "change, message",
+        [
+            ({"frames": noise(5, 4, 4)}, r"\(N, C, H, W\)"),
+            ({"frames": noise(5, 3, 4, 4).astype(int)}, "int64"),
+            ({"starts": [0, 6]}, "number of frames"),
+            ({"starts": [0, 3, 3, 5]}, "rise"),
+            ({"starts": [1, 5]}, "rise from 0"),
+            ({"names": ("a", "a")}, "a twice"),
+            ({"names": ("a",)}, "different names"),
+            ({"static": {"who": [1]}}, "'who' has 1 entries for 2"),
+        ],
+    )
+    def test_refuses_what_does_not_fit(self, change, message):
+        good = {"frames": noise(5, 3, 4, 4), "starts": [0, 2, 5], "names": ("a", "b")}
+        Clips(**good)
+        with pytest.raises(ValueError, match=message):
+            Clips(**good | change)
+
+    def test_no_rows_are_refused(self):
+        with pytest.raises(ValueError, match="pick no clip"):
+            Clips(noise(5, 3, 4, 4), [0, 5])[[]]
+
+
+class TestFiles:
+    def test_images_come_in_the_order_of_their_numbers(self, tmp_path):
+        frames = noise(12, 6, 8, 3)
+        write_images(tmp_path / "clip", frames)
+        assert np.array_equal(read_clip(tmp_path / "clip"), frames.transpose(0, 3, 1, 2))
+
+    def test_films_are_read_whole(self, tmp_path):
+        frames = smooth(11)
+        write_film(tmp_path / "a.mp4", frames)
+        read = read_clip(tmp_path / "a.mp4")
+        assert read.shape == (11, 3, 32, 32) and read.dtype == np.uint8
+        assert np.abs(read.astype(int) - frames.transpose(0, 3, 1, 2)).mean() < 6
+
+    def test_size_crops_the_middle(self, tmp_path):
+        frames = np.zeros((2, 8, 16, 3), np.uint8)
+        frames[:, :, 4:12] = 200  # the middle square
+        write_images(tmp_path / "clip", frames)
+        assert read_clip(tmp_path / "clip", size=4).min() > 180  # a filter rings a little
+
+    def test_finds_films_and_folders_by_name(self, tmp_path):
+        write_images(tmp_path / "b" / "10", noise(3, 8, 8, 3))
+        write_images(tmp_path / "b" / "9", noise(4, 8, 8, 3))
+        clips = read_clips(tmp_path)
+        assert clips.names == ("b/9", "b/10") and clips.lengths.tolist() == [4, 3]
+
+    @pytest.mark.parametrize(
+        "mode, shape", [("L", (8, 8)), ("RGBA", (8, 8, 4))], ids=["grey", "transparent"]
+    )
+    def test_other_colours_are_refused_or_converted(self, tmp_path, mode, shape):
+        write_images(tmp_path / "clip", noise(3, *shape))
+        with pytest.raises(ValueError, match=rf"0\.png is {mode}, expected RGB.*to_rgb"):
+            read_clip(tmp_path / "clip")
+        assert read_clip(tmp_path / "clip", to_rgb=True).shape == (3, 3, 8, 8)
+
+    def test_frames_of_two_sizes(self, tmp_path):
+        write_images(tmp_path / "clip", noise(3, 8, 8, 3))
+        Image.fromarray(noise(8, 9, 3)).save(tmp_path / "clip" / "7.png")
+        with pytest.raises(ValueError, match=r"7\.png is 9 x 8, the frames before it 8 x 8"):
+            read_clip(tmp_path / "clip")
+
+    @pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+    def test_a_film_cut_short(self, tmp_path, suffix):
+        path = tmp_path / f"a{suffix}"
+        write_film(path, noise(30, 64, 64, 3))
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        with pytest.raises(ValueError, match=rf"a\{suffix}.*get the file again"):
+            read_clip(path)
+
+    def test_a_broken_image(self, tmp_path):
+        write_images(tmp_path / "clip", noise(3, 8, 8, 3))
+        (tmp_path / "clip" / "1.png").write_bytes(b"no image")
+        with pytest.raises(ValueError, match=r"1\.png cannot be read"):
+            read_clip(tmp_path / "clip")
+
+    def test_nothing_there(self, tmp_path):
+        (tmp_path / "empty").mkdir()
+        for path, message in (("no", "does not exist"), ("empty", "holds no .png")):
+            with pytest.raises(ValueError, match=message):
+                read_clip(tmp_path / path)
+        with pytest.raises(ValueError, match="holds no clip"):
+            read_clips(tmp_path)
+
+    def test_names_that_collide(self, tmp_path):
+        write_film(tmp_path / "a.mp4", smooth(3))
+        write_film(tmp_path / "a.avi", smooth(3))
+        with pytest.raises(ValueError, match="two clips are called a"):
+            read_clips(tmp_path)
+
+    def test_broken_clips_are_left_out_only_when_asked_and_counted(self, tmp_path):
+        write_images(tmp_path / "good", noise(5, 8, 8, 3))
+        write_images(tmp_path / "short", noise(2, 8, 8, 3))
+        (tmp_path / "broken.mp4").write_bytes(b"nothing of the kind")
+        with pytest.raises(ValueError, match=r"broken\.mp4"):
+            read_clips(tmp_path, least=3)
+        with pytest.warns(UserWarning, match="2 of 3 clips were left out"):
+            clips = read_clips(tmp_path, least=3, skip_broken=True)
+        assert clips.names == ("good",)
+
+    def test_clips_of_two_sizes(self, tmp_path):
+        write_images(tmp_path / "a", noise(3, 8, 8, 3))
+        write_images(tmp_path / "b", noise(3, 8, 10, 3))
+        with pytest.raises(ValueError, match=r"b has frames of \(8, 10\).*pass size="):
+            read_clips(tmp_path)
+        assert read_clips(tmp_path, size=8).frames.shape == (6, 3, 8, 8)
+
+
+def numbered(lengths):
+    "Clips whose frames hold their own number."
+    N = sum(lengths)
+    frames = np.broadcast_to(np.arange(N, dtype=np.float32)[:, None, None, None], (N, 1, 1, 2))
+    return Clips(frames, np.append(0, np.cumsum(lengths)))
+
+
+class TestWindows:
+    @settings(deadline=None, max_examples=60)
+    @given(
+        st.lists(st.integers(6, 60), min_size=1, max_size=4), st.integers(1, 6), st.integers(1, 5)
+    )
+    def test_evaluation_reaches_every_clip_from_first_to_last_frame(self, lengths, V, stride):
+        clips = numbered(lengths)
+        windows = Windows(clips, V, stride, every=V * stride)
+        numbers = windows[:].x[:, :, 0, 0, 0].long()
+        for i in range(len(clips)):
+            seen = numbers[torch.from_numpy(windows.owner) == i]
+            assert seen.min() == clips.starts[i] and seen.max() == clips.starts[i + 1] - 1
+            steps = seen.diff(dim=1)
+            assert (steps == min(stride, clips.lengths[i] // V)).all()
+        if stride == 1:
+            assert sorted(set(numbers.flatten().tolist())) == list(range(sum(lengths)))
+
+    def test_training_takes_every_start(self):
+        windows = Windows(numbered([10, 7]), V=3, stride=2)
+        assert windows[:].x[:, 0, 0, 0, 0].tolist() == [*range(6), *range(10, 13)]
+
+    def test_one_window_for_each_clip_at_its_start(self):
+        windows = Windows(numbered([10, 7]), V=3, stride=2, every=None)
+        assert windows[:].x[:, :, 0, 0, 0].tolist() == [[0, 2, 4], [10, 12, 14]]
+
+    def test_only_some_clips(self):
+        windows = Windows(numbered([5, 6, 7]), V=5, every=None, rows=np.array([2, 0]))
+        assert windows.owner.tolist() == [2, 0] and windows[1].x[0, 0, 0, 0, 0] == 0
+
+    def test_too_short_is_said_by_name(self):
+        with pytest.raises(ValueError, match="1 has 3 frames, a window 5.*1 other"):
+            Windows(numbered([6, 3, 4]), V=5)
+        Windows(numbered([6, 3, 4]), V=5, rows=np.array([0]))
+
+    def test_bytes_become_unit_range_and_labels_follow(self):
+        clips = Clips(
+            np.full((8, 3, 2, 2), 51, np.uint8),
+            [0, 3, 8],
+            static={"who": [1, 0]},
+            dynamic={"deed": [2, 3]},
+            classes={"who": ("x", "y")},
+        )
+        data = Windows(clips, V=2, every=2)[:]
+        assert torch.allclose(data.x, torch.tensor(0.2))
+        assert data.static["who"].tolist() == [1, 1, 0, 0, 0]
+        assert data.dynamic["deed"][0].tolist() == [2, 2] and data.classes["who"] == ("x", "y")
+
+    def test_scale_makes_sigma_data_true(self):
+        windows = Windows(Clips(noise(40, 3, 4, 4), [0, 20, 40]), V=4).fit_scale()
+        x = windows[:].x
+        assert torch.allclose(x.mean((0, 1, 3, 4)), torch.zeros(3), atol=0.02)
+        assert torch.allclose(x.std((0, 1, 3, 4)), torch.full((3,), 0.5), atol=0.02)
+
+    def test_reads_a_memory_map(self, tmp_path):
+        frames = noise(20, 3, 4, 4)
+        np.save(tmp_path / "frames.npy", frames)
+        mapped = np.load(tmp_path / "frames.npy", mmap_mode="r")
+        a, b = (Windows(Clips(f, [0, 9, 20]), V=3, stride=2)[[0, 7]].x for f in (mapped, frames))
+        assert torch.equal(a, b)
+
+    @pytest.mark.parametrize("change", [{"V": 0}, {"stride": 0}, {"every": -1}])
+    def test_refuses_sizes_below_one(self, change):
+        with pytest.raises(ValueError, match="must be at least 1"):
+            Windows(numbered([9]), **{"V": 2} | change)
+
+
+def test_flips_and_jitter_is_a_function_of_the_generator():
+    x = torch.rand(6, 4, 3, 8, 8)
+    torch.manual_seed(1)
+    a = flips_and_jitter(x)
+    torch.manual_seed(1)
+    assert torch.equal(a, flips_and_jitter(x)) and not torch.equal(a, flips_and_jitter(x))
+    grey = torch.full((30, 2, 3, 4, 4), 0.5)
+    grey[:, 0] = 0.25  # darker first frames: some clips must come back the other way round
+    turned = flips_and_jitter(grey).mean((2, 3, 4))
+    assert 3 < (turned[:, 0] > turned[:, 1]).sum() < 27
+
+
+def tiny_model(V=4, stride=1, side=8):
+    torch.manual_seed(0)
+    model = DiffSDA.unet(
+        (3, side, side), 4, 2, 8, 8, 8, multipliers=(1, 2), blocks=1, attention=(), embedding=16
+    )
+    return VideoModel(
+        model, Scale(torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25)), V, stride
+    )
+
+
+class TestVideoModel:
+    def test_swap_has_the_length_of_the_dynamic_clip_at_the_models_rate(self):
+        model = tiny_model(V=4, stride=2)
+        made = model.swap(noise(9, 3, 8, 8), noise(21, 3, 8, 8, seed=1), steps=2)
+        assert made.shape == (11, 3, 8, 8) and 0 <= made.min() and made.max() <= 1
+        again = model.swap(noise(9, 3, 8, 8), noise(21, 3, 8, 8, seed=1), steps=2)
+        assert torch.equal(made, again)
+        other = model.swap(noise(9, 3, 8, 8), noise(21, 3, 8, 8, seed=1), steps=2, seed=1)
+        assert not torch.equal(made, other)
+
+    def test_every_frame_comes_from_its_own_window(self):
+        model = tiny_model(V=4)
+        data, at = model.pieces(noise(10, 3, 8, 8))
+        assert at.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [6, 7, 8, 9]]
+        raw = model.scale.undo(data.x)
+        assert torch.allclose(raw[2, 3], torch.from_numpy(noise(10, 3, 8, 8)[9]).float() / 255)
+
+    def test_save_and_load(self, tmp_path):
+        model = tiny_model(V=4, stride=2)
+        model.save(tmp_path)
+        again = VideoModel.load(tmp_path)
+        assert (again.V, again.stride) == (4, 2) and isinstance(again.stage, Pixels)
+        a, b = noise(8, 3, 8, 8), noise(9, 3, 8, 8, seed=1)
+        assert torch.equal(model.swap(a, b, steps=2), again.swap(a, b, steps=2))
+        with pytest.raises(ValueError, match="does not exist"):
+            VideoModel.load(tmp_path / "elsewhere")
+
+    def test_bad_clips_are_refused(self):
+        model = tiny_model()
+        with pytest.raises(ValueError, match="this clip has 3 frames, a window 4"):
+            model.swap(noise(3, 3, 8, 8), noise(9, 3, 8, 8), steps=2)
+        with pytest.raises(ValueError, match="frames of shape"):
+            model.swap(noise(9, 3, 16, 16), noise(9, 3, 8, 8), steps=2)
+
+
+def test_a_set_that_is_not_prepared_names_its_command(tmp_path):
+    with pytest.raises(ValueError, match=r"prepare\.py sprites"):
+        open_clips("sprites", tmp_path)
+
+
+def test_a_prepared_set_opens_without_being_read(tmp_path):
+    import json
+
+    home = tmp_path / "made"
+    home.mkdir()
+    arrays = {
+        "frames": noise(7, 3, 4, 4),
+        "starts": np.array([0, 3, 7]),
+        "who": np.array([1, 0], np.int16),
+        "deed": np.array([0, 0], np.int16),
+    }
+    for name, array in arrays.items():
+        np.save(home / f"{name}.npy", array)
+    facts = {
+        "arrays": {k: list(v.shape) for k, v in arrays.items()},
+        "rate": 12.5,
+        "files": ["a", "b"],
+        "labels": {"who": ["x", "y"], "deed": ["run"]},
+        "dynamic": ["deed"],
+    }
+    (home / "index.json").write_text(json.dumps(facts))
+    clips = open_clips("made", tmp_path)
+    assert isinstance(clips.frames, np.memmap) and clips.rate == 12.5
+    assert clips.static["who"].tolist() == [1, 0] and list(clips.dynamic) == ["deed"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = Windows(clips, V=3)[:]
+    assert isinstance(data, Sequences) and data.dynamic["deed"].shape == (3, 3)
