@@ -32,23 +32,20 @@ class Parts(NamedTuple):
 
 def by_name(
     groups,  # (R,) the group of each clip: a character, or the clip's own name
-    val: float = 0.05,  # shares of the groups
-    test: float = 0.2,
-) -> tuple:  # rows that train, choose, test
-    "A split by name: whole groups, in the order of their names' SHA-256. Raises ValueError for fewer than three groups."
+    shares: tuple = (0.05, 0.2),  # of the groups, held out to choose and to test
+) -> tuple:  # rows that train, then those of each share
+    """A split by name: whole groups, in the order of their names' SHA-256, at least one for each share.
+
+    Raises ValueError for too few groups."""
     names = sorted(set(groups), key=lambda name: hashlib.sha256(str(name).encode()).hexdigest())
-    if len(names) < 3:
+    if len(names) <= len(shares):
         raise ValueError(
-            f"{len(names)} groups cannot be split into three parts; bring clips of more, or split by clip"
+            f"{len(names)} groups cannot be split into {len(shares) + 1} parts; bring clips of more, or split by clip"
         )
-    tests = max(1, math.floor(test * len(names)))
-    cut = tests + max(1, math.floor(val * len(names)))
+    ends = np.cumsum([max(1, math.floor(share * len(names))) for share in reversed(shares)])
     rank = {name: i for i, name in enumerate(names)}
-    place = np.array([rank[group] for group in groups])
-    return tuple(
-        np.flatnonzero(part)
-        for part in (place >= cut, (place >= tests) & (place < cut), place < tests)
-    )
+    part = np.digitize([rank[group] for group in groups], ends)  # 0 is the last share
+    return tuple(np.flatnonzero(part == k) for k in range(len(shares), -1, -1))
 
 # %% ../nbs/24_scenes.ipynb #2a201785
 def _windows(
@@ -87,8 +84,8 @@ def _voxceleb(name: str, folder, V: int, stride: int) -> Parts:
     tests = np.array(_label(clips, "part")) == "test"
     who = np.array(_label(clips, "speaker"))
     others = np.flatnonzero(~tests)
-    fit, val, more = by_name(who[others], test=0.0001)
-    rows = (np.append(others[fit], others[more]), others[val], np.flatnonzero(tests))
+    fit, val = by_name(who[others], (0.05,))
+    rows = (others[fit], others[val], np.flatnonzero(tests))
     return _windows(clips, rows, V, stride)
 
 # %% ../nbs/24_scenes.ipynb #69959316

@@ -1,0 +1,131 @@
+"""Splits by name, the paper's sizes, and training in one line."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffsda.presets import build
+from diffsda.scenes import LOADERS, PRESETS, SMALL, _fast, by_name, fit, load_scenes
+from diffsda.video import Clips, Windows
+
+FRAMES = {"digits": (3, 32, 32), "voxceleb": (4, 32, 32), "celebvhq": (4, 32, 32)}
+
+
+def prepared(folder, name, groups, labels, V=12, side=8):
+    "A prepared set of noise: a clip for each group, its labels as given."
+    home = folder / name
+    home.mkdir(parents=True)
+    R, rng = len(groups), np.random.default_rng(0)
+    arrays = {
+        "frames": rng.integers(0, 256, (R * V, 3, side, side), dtype=np.uint8),
+        "starts": np.arange(0, R * V + 1, V),
+    }
+    classes = {}
+    for label, values in labels.items():
+        classes[label] = sorted(set(values))
+        arrays[label] = np.array([classes[label].index(v) for v in values], np.int16)
+    for key, array in arrays.items():
+        np.save(home / f"{key}.npy", array)
+    facts = {
+        "arrays": {k: list(v.shape) for k, v in arrays.items()},
+        "rate": 25.0,
+        "files": list(groups),
+        "labels": classes,
+        "dynamic": [],
+    }
+    (home / "index.json").write_text(json.dumps(facts))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 30), min_size=3, max_size=80).filter(lambda g: len(set(g)) > 2))
+def test_groups_are_never_divided(groups):
+    names = [f"person {g}" for g in groups]
+    parts = by_name(names)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(names)))
+    held = [{names[i] for i in part} for part in parts]
+    assert all(held) and not (held[0] & held[1] or held[0] & held[2] or held[1] & held[2])
+
+
+def test_order_does_not_matter():
+    names = [f"clip {i}" for i in range(60)]
+    shuffled = np.random.default_rng(0).permutation(names)
+    for a, b in zip(by_name(names), by_name(shuffled)):
+        assert set(np.array(names)[a]) == set(shuffled[b])
+    assert len(by_name(names)[2]) == 12 and len(by_name(names)[1]) == 3
+
+
+def test_too_few_groups():
+    with pytest.raises(ValueError, match="2 groups cannot be split"):
+        by_name(["a", "b", "a"])
+
+
+def test_looks_of_test_clips_were_never_trained_on(tmp_path):
+    chars = [f"{i // 3}" for i in range(60)]
+    prepared(tmp_path, "sprites", [f"c{i}" for i in range(60)], {"char": chars})
+    parts = load_scenes("sprites", (4, 1), tmp_path)
+    held = [set(np.array(chars)[np.unique(part.owner)]) for part in parts]
+    assert not held[0] & held[2] and not held[1] & held[2] and len(held[2]) == 4
+    assert parts.test.scale is parts.train.scale
+    assert len(parts.test) == 12 * 3 and len(parts.train) > 9 * len(held[0])  # side by side; all
+
+
+def test_the_sets_own_test_speakers_are_obeyed(tmp_path):
+    who = [f"id{i % 20}" for i in range(60)]
+    part = ["test" if int(w[2:]) < 3 else "train" for w in who]
+    prepared(tmp_path, "voxceleb", [f"c{i}" for i in range(60)], {"speaker": who, "part": part})
+    parts = load_scenes("voxceleb", (4, 2), tmp_path)
+    held = [set(np.array(who)[np.unique(p.owner)]) for p in parts]
+    assert held[2] == {"id0", "id1", "id2"}
+    assert len(held[1]) == 1 and not held[0] & held[1] and len(held[0]) == 16
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="unknown set 'sprite'; there are digits"):
+        load_scenes("sprite", (4, 1))
+    with pytest.raises(ValueError, match=r"prepare\.py mug"):
+        load_scenes("mug", (4, 1), "nowhere")
+
+
+def test_digits_need_no_file():
+    parts = LOADERS["digits"]("digits", "nowhere", 4, 1)
+    assert parts.train.x.shape[1:] == (4, 3, 32, 32)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_builds(name):
+    frame = FRAMES.get(name.split("_")[0], (3, 64, 64))
+    with torch.device("meta"):
+        model = build(PRESETS[name], frame)
+    assert model.encoder.to_s.out_features == PRESETS[name].s_dim
+    if name == "mug":  # the published one has 27.5 million, with attention that is never called
+        assert 25e6 < sum(p.numel() for p in model.parameters()) < 27.5e6
+
+
+def made_clips(V=13, side=16):
+    frames = np.random.default_rng(0).integers(0, 256, (3 * V, 3, side, side), dtype=np.uint8)
+    return Clips(frames, np.arange(0, 3 * V + 1, V))
+
+
+def test_fit_is_a_function_of_the_seed_and_goes_on_from_its_folder(tmp_path):
+    clips, preset = made_clips(), _fast(SMALL, 2)
+    quiet = {"progress": False}
+    a, b, c = (fit(clips, preset, seed=s, **quiet) for s in (0, 0, 1))
+    same = lambda m, n: all(map(torch.equal, m.model.parameters(), n.model.parameters()))
+    assert same(a, b) and not same(a, c) and (a.V, a.stride) == SMALL.windows
+    assert same(fit(clips, preset, folder=tmp_path, **quiet), a)
+    assert same(fit(clips, preset, folder=tmp_path, **quiet), a)  # done already
+
+
+def test_fit_takes_windows_as_they_are():
+    windows = Windows(made_clips(), 12, every=None).fit_scale()
+    model = fit(windows, _fast(SMALL, 1), progress=False)
+    assert model.scale is windows.scale
+
+
+def test_fit_refuses_sides_that_the_levels_do_not_divide():
+    with pytest.raises(ValueError, match=r"\(3, 18, 18\) do not fit.*multiples of 4"):
+        fit(made_clips(side=18), _fast(SMALL, 1), progress=False)
