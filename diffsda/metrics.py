@@ -5,10 +5,13 @@
 # %% auto #0
 __all__ = ['BLOCK', 'equal_error_rate', 'Verification', 'verification', 'verification_eer', 'Ranking', 'ranking', 'Judge',
            'train_judge', 'judged', 'who_carries', 'codes_as_sequences', 'leakage', 'discriminative_score', 'Entropies',
-           'entropies']
+           'entropies', 'balanced_rows', 'kept_and_drawn', 'Distance', 'keypoint_distance', 'embedding_distance',
+           'frechet_distance', 'torchscript_features']
 
 # %% ../nbs/12_metrics.ipynb #9702ce8e
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -570,3 +573,168 @@ def entropies(p: Tensor) -> Entropies:  # p (n, classes), rows sum to 1
         )
     entropy = lambda q: -torch.special.xlogy(q, q).sum(-1)
     return Entropies(entropy(p).mean().item(), entropy(p.mean(0)).item())
+
+# %% ../nbs/12_metrics.ipynb #bd7dfc2b
+def balanced_rows(
+    y: Tensor,  # (n,) classes
+    seed: int = 0,
+) -> Tensor:  # rising indices into y
+    "Rows of a largest subset that holds equally many of each class that occurs, drawn by `seed`."
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed)).to(y.device)
+    classes, counts = y.unique(return_counts=True)
+    rows = [order[y[order] == k][: counts.min()] for k in classes]
+    return torch.cat(rows).sort().values
+
+# %% ../nbs/12_metrics.ipynb #3b70fc53
+def kept_and_drawn(
+    judge: Judge,
+    made,  # outputs with one factor of `source` and one drawn anew: len(made), made[rows] -> Sequences
+    source,  # the real sequences, in the same order
+    frozen: str,  # the factor that `made` took from `source`: "s" or "d"
+    *,
+    seed: int = 0,  # of the class-balanced subset
+) -> pd.DataFrame:  # a row per class label
+    """How far the judge finds the labels of `source` again, and how clear and varied the outputs are.
+
+    Columns: kind, kept (True for labels of the frozen factor), accuracy and chance in percent over all outputs; H(y|x),
+    H(y) and IS (nats) over equally many of each class of `source`. An output is a sequence for static labels,
+    a frame for dynamic ones. Raises ValueError for another `frozen`, or if `made` and `source` do not pair up."""
+    if frozen not in ("s", "d"):
+        raise ValueError(f"frozen must be 's' or 'd', the factor that was kept, got {frozen!r}")
+    if len(made) != len(source):
+        raise ValueError(f"made and source must pair up, got {len(made)} and {len(source)}")
+    found: dict = {}  # label -> kind, and parts of its probabilities and its truth
+    for batch, real in zip(_batches(made), _batches(source)):
+        for name, p in judge.probabilities(batch).items():
+            y, known = _label(real, name)
+            if name in real.dynamic:
+                known = known & batch.frame_mask
+            _, parts = found.setdefault(name, ("static" if name in real.static else "dynamic", []))
+            parts.append((p[known], y[known]))
+    rows = {}
+    for name, (kind, parts) in found.items():
+        p, y = map(torch.cat, zip(*parts))
+        verdict = p.argmax(1)
+        share = lambda answer, n=p.shape[1]: answer.bincount(minlength=n).double() / len(answer)
+        entropy = entropies(p[balanced_rows(y, seed)])
+        rows[name] = {
+            "kind": kind,
+            "kept": (kind == "static") == (frozen == "s"),
+            "accuracy": 100 * (verdict == y).double().mean().item(),
+            "chance": 100 * (share(verdict) * share(y)).sum().item(),
+            "H(y|x)": entropy.given_x,
+            "H(y)": entropy.overall,
+            "IS": entropy.inception_score,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("label")
+
+# %% ../nbs/12_metrics.ipynb #f8db2951
+class Distance(NamedTuple):
+    "A mean distance, and how much it does not speak of."
+
+    distance: float  # NaN where nothing was found on both sides
+    missing: float  # share not found on both sides, 0..1
+
+
+def _found_in_both(read: Callable, a, b) -> tuple[Tensor, Tensor]:
+    "What `read` finds in the frames that exist in both, in raw units."
+    if len(a) != len(b):
+        raise ValueError(f"a and b must pair up, got {len(a)} and {len(b)} sequences")
+    found: tuple = ([], [])
+    for pair in zip(_batches(a, 16), _batches(b, 16)):
+        exists = pair[0].frame_mask & pair[1].frame_mask
+        for batch, parts in zip(pair, found):
+            raw = batch.x if batch.scale is None else batch.scale.undo(batch.x)
+            parts.append(torch.as_tensor(read(raw[exists])))
+    return torch.cat(found[0]), torch.cat(found[1])
+
+
+def _mean_of_found(apart: Tensor, counted: Tensor) -> Distance:
+    "The mean of distances that are not NaN, as if there were as many as are `counted`."
+    total = apart.nansum() / counted.sum()  # 0 / 0 is NaN
+    return Distance(total.item(), apart.isnan().double().mean().item())
+
+# %% ../nbs/12_metrics.ipynb #0c36e2a1
+def keypoint_distance(
+    detect: Callable,  # frames (n, *frame) in raw units -> points (n, K, 2) in pixels, NaN where not found
+    a,  # real sequences: len(a), a[rows] -> Sequences
+    b,  # what was made of them, in the same order
+    *,
+    published: bool = False,  # the published rule of reconstructions; that of swaps is the default
+) -> Distance:
+    """AKD: the mean absolute difference of keypoint coordinates, in pixels, over points found in both frames.
+
+    Detectors that find all points of a frame or none give a mean over frames. `missing` is the share of points
+    that were not found on both sides. Raises ValueError if `detect` returns another shape."""
+    here, there = _found_in_both(detect, a, b)
+    if here.ndim != 3 or here.shape[2] != 2 or here.shape != there.shape:
+        raise ValueError(
+            f"detect must return (n, K, 2) for n frames, got {tuple(here.shape)} and {tuple(there.shape)}"
+        )
+    apart = (here - there).abs().mean(-1)
+    return _mean_of_found(apart, here.isfinite().all(-1) if published else apart.isfinite())
+
+
+def embedding_distance(
+    embed: Callable,  # frames (n, *frame) in raw units -> embeddings (n, k), a row of NaN where nothing was found
+    a,  # real sequences: len(a), a[rows] -> Sequences
+    b,  # what was made of them, in the same order
+    *,
+    squared: bool = False,  # squared distance, as published for whole bodies
+    published: bool = False,  # count frames in which nothing was found with distance 0
+) -> Distance:
+    """AED: the mean Euclidean distance of embeddings, over frames in which both sides have one.
+
+    `missing` is the share of frames without. Raises ValueError if `embed` returns another shape."""
+    here, there = _found_in_both(embed, a, b)
+    if here.ndim != 2 or here.shape != there.shape:
+        raise ValueError(
+            f"embed must return (n, k) for n frames, got {tuple(here.shape)} and {tuple(there.shape)}"
+        )
+    apart = (here - there).norm(dim=1) ** (2 if squared else 1)
+    return _mean_of_found(apart, torch.ones_like(apart) if published else apart.isfinite())
+
+# %% ../nbs/12_metrics.ipynb #3111660f
+def frechet_distance(
+    a: Tensor,  # (n, k) features of real sequences
+    b: Tensor,  # (m, k) features of generated ones
+) -> float:
+    "The Fréchet distance of two Gaussians fitted to features (Heusel et al. 2017, eq. 6). Raises ValueError for other shapes."
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise ValueError(
+            "features must be (n, k) and (m, k), two rows of each at least, "
+            f"got {tuple(a.shape)} and {tuple(b.shape)}"
+        )
+    a, b = a.double(), b.double()
+    cov_a, cov_b = a.T.cov().reshape(a.shape[1], -1), b.T.cov().reshape(a.shape[1], -1)
+    values, vectors = torch.linalg.eigh(cov_a)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    # the eigenvalues of cov_a cov_b, by a symmetric matrix that has the same
+    shared = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
+    apart = (a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * shared
+    return max(0.0, apart.item())
+
+
+def torchscript_features(
+    path,  # a local TorchScript file: (B, C, V, H, W) -> (B, k)
+    gain: float = 1.0,  # raw values are multiplied by it; 255 for networks that expect bytes
+    **options,  # passed to the network with each batch
+) -> Callable:  # sequences -> (n, k)
+    "An extractor of features of sequences of images, from a network in a file. Raises ValueError if it cannot be read."
+    try:
+        network = torch.jit.load(Path(path), map_location="cpu").eval()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} is no TorchScript file that can be read ({type(error).__name__}); "
+            "give a local file written by torch.jit.save"
+        ) from error
+
+    @torch.no_grad()
+    def features(data) -> Tensor:  # data: len(data), data[rows] -> Sequences
+        parts = []
+        for batch in _batches(data, 8):
+            raw = batch.x if batch.scale is None else batch.scale.undo(batch.x)
+            parts.append(network(gain * raw.transpose(1, 2), **options))
+        return torch.cat(parts)
+
+    return features

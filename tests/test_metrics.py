@@ -9,17 +9,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffsda.data import Sequences, bump
+from diffsda.data import Scale, Sequences, bump
 from diffsda.encoder import Factors
 from diffsda.metrics import (
+    Distance,
+    Judge,
     _Pairs,
+    balanced_rows,
     codes_as_sequences,
     discriminative_score,
+    embedding_distance,
     entropies,
     equal_error_rate,
+    frechet_distance,
     judged,
+    kept_and_drawn,
+    keypoint_distance,
     leakage,
     ranking,
+    torchscript_features,
     train_judge,
     verification,
     verification_eer,
@@ -319,3 +327,303 @@ def test_discriminative_score_at_both_ends():
         discriminative_score(walks[:3], walks)
     with pytest.raises(ValueError, match="frames differ"):
         discriminative_score(walks, Sequences(torch.zeros(20, 24, 3)))
+
+
+class Lazy:
+    "A set that is read only by rows, as a set on disk is."
+
+    def __init__(self, data):
+        self.data = data
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, rows):
+        return self.data[rows]
+
+
+def squares(n, seed, side=16, V=5):
+    "A square of one of three colours that moves right, left, up or down around a torus."
+    g = torch.Generator().manual_seed(seed)
+    colour, way = torch.randint(3, (n,), generator=g), torch.randint(4, (n,), generator=g)
+    step = torch.tensor([[0, 2], [0, -2], [2, 0], [-2, 0]])[way]
+    at = torch.randint(side, (n, 1, 2), generator=g) + step[:, None] * torch.arange(V)[:, None]
+    near = (torch.arange(side) - at[..., None]) % side < 4  # (n, V, 2, side)
+    square = near[:, :, 0, :, None] & near[:, :, 1, None]
+    x = square[:, :, None] * torch.eye(3)[colour][:, None, :, None, None]
+    raw = Sequences(x, static={"colour": colour}, dynamic={"way": way[:, None].repeat(1, V)})
+    return Scale.fit(raw).apply(raw)
+
+
+@pytest.fixture(scope="module")
+def judge_of_images():
+    config = TrainConfig(steps=300, batch=32, lr=3e-3, warmup=10)
+    return train_judge(Lazy(squares(600, seed=0)), config, hidden=32)
+
+
+def test_a_judge_reads_images_lazily(judge_of_images):
+    test = squares(150, seed=1)
+    scores = judged(judge_of_images, Lazy(test))
+    assert scores == judged(judge_of_images, test)
+    assert min(scores.values()) >= 99.5
+    p = judge_of_images.probabilities(Lazy(test))
+    verdicts = judge_of_images.verdicts(test, size=7)
+    assert p["colour"].shape == (150, 3) and p["way"].shape == (150, 5, 4)
+    for name in p:
+        assert torch.equal(p[name].argmax(-1), verdicts[name])
+        assert torch.allclose(p[name].sum(-1), torch.ones(verdicts[name].shape))
+
+
+def test_who_carries_and_leakage_read_lazily(plain, judge):
+    a, b = plain[300:450], plain[450:600]  # more than one batch each
+    table = who_carries(judge, Lazy(a), Lazy(a), Lazy(b))
+    assert table.equals(who_carries(judge, a, a, b))
+    assert table.loc["phase", "pairs"] == int(
+        (a.dynamic["phase"] != b.dynamic["phase"]).any(1).sum()
+    )
+    codes = Factors(plain.x[:, 0, :1], plain.x[:, :, 1:])
+    part = lambda rows, wrap: (codes.map(lambda c: c[rows]), wrap(plain[rows]))
+    first, second = slice(0, 400), slice(400, 600)
+    brief = TrainConfig(steps=10, batch=32)
+    tables = [
+        leakage(*part(first, wrap), *part(second, wrap), config=brief)
+        for wrap in (Lazy, lambda data: data)
+    ]
+    assert tables[0].equals(tables[1])
+
+
+def test_probes_read_the_factors_of_images():
+    "The frames are images, their codes are rows: s is the colour, d the way, and each probe finds its own."
+    data = squares(500, seed=2)
+    s = torch.eye(3)[data.static["colour"]]
+    codes = Factors(s, torch.eye(4)[data.dynamic["way"]])
+    part = lambda rows: (codes.map(lambda c: c[rows]), Lazy(data[rows]))
+    table = leakage(*part(slice(0, 350)), *part(slice(350, 500)), config=BRIEF)
+    for probe in ("linear", "strong"):
+        assert table.loc["colour", f"s_{probe}"] > 99 and table.loc["way", f"d_{probe}"] > 99
+        assert table.loc["colour", f"d_{probe}"] < table.loc["colour", "chance"] + 15
+        assert table.loc["way", f"s_{probe}"] < table.loc["way", "chance"] + 15
+
+
+def test_a_judge_of_images_ignores_frames_that_do_not_exist(judge_of_images):
+    data = squares(10, seed=3)
+    lengths = torch.full((10,), 3)
+    junk = data.x.clone()
+    junk[:, 3:] = 50.0
+    cut, again = (
+        Sequences(x, lengths, static=data.static, dynamic=data.dynamic) for x in (data.x, junk)
+    )
+    ours, theirs = judge_of_images.probabilities(cut), judge_of_images.probabilities(again)
+    assert torch.equal(ours["colour"], theirs["colour"])
+
+
+@pytest.mark.parametrize("frame", [(1, 4, 4), (3, 32, 32), (3, 64, 64), (4, 9, 33)])
+def test_judges_take_images_of_any_size(frame):
+    data = Sequences(torch.randn(2, 3, *frame), static={"a": torch.tensor([0, 1])})
+    judge = Judge(data.frame, {"a": 2}, {}, {}, hidden=8)
+    assert judge(data)["a"].shape == (2, 2)
+    alone = Judge(data.frame, {"a": 2}, {}, {}, hidden=8, recurrent=False)
+    turned = Sequences(data.x.flip(1), static=data.static)
+    assert torch.allclose(alone(data)["a"], alone(turned)["a"], atol=1e-5)  # frames on their own
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.integers(0, 9))
+def test_balanced_rows_hold_equally_many_of_each(classes, seed):
+    y = torch.tensor(classes)
+    rows = balanced_rows(y, seed)
+    counts = y[rows].unique(return_counts=True)[1]
+    assert len(set(counts.tolist())) == 1 and len(counts) == len(y.unique())
+    assert counts[0] == y.unique(return_counts=True)[1].min()  # and no fewer than possible
+    assert len(rows.unique()) == len(rows) and torch.equal(rows, balanced_rows(y, seed))
+
+
+def test_balanced_rows_are_drawn_by_the_seed():
+    y = torch.tensor([0] * 50 + [1] * 5)
+    assert not torch.equal(balanced_rows(y, 0), balanced_rows(y, 1))
+
+
+def test_kept_and_drawn_at_both_ends(plain, judge):
+    "A perfect model takes the frozen factor of the source and the other one of somebody else."
+    source, other = plain[300:450], plain[450:600]
+    mixed = torch.stack([other.x[..., 0], source.x[..., 1]], dim=-1)  # s drawn, d kept
+    table = kept_and_drawn(judge, Lazy(Sequences(mixed)), Lazy(source), frozen="d")
+    assert set(table.index) == {"level", "phase"}
+    assert table["kept"].to_dict() == {"level": False, "phase": True}
+    assert table["kind"].to_dict() == {"level": "static", "phase": "dynamic"}
+    assert table.loc["phase", "accuracy"] > 99 > table.loc["level", "accuracy"]
+    agree = (source.static["level"] == other.static["level"]).double().mean() * 100
+    assert table.loc["level", "accuracy"] == pytest.approx(float(agree), abs=1)
+    assert abs(table.loc["level", "accuracy"] - table.loc["level", "chance"]) < 10
+    assert table.loc["level", "chance"] == pytest.approx(33.3, abs=3)
+    assert table.loc["phase", "chance"] == pytest.approx(25, abs=2)
+    assert table.loc["phase", "H(y)"] == pytest.approx(math.log(4), abs=0.05)
+    assert 3 < table.loc["phase", "IS"] <= 4
+    ratio = np.exp(table["H(y)"] - table["H(y|x)"]) / table["IS"]
+    assert np.allclose(ratio, 1)
+    the_other = kept_and_drawn(judge, Sequences(mixed), other, frozen="s")
+    assert the_other["kept"].to_dict() == {"level": True, "phase": False}
+    assert the_other.loc["level", "accuracy"] > 99 > the_other.loc["phase", "accuracy"] + 50
+
+
+def test_collapsed_outputs_are_at_chance_and_not_varied(plain, judge):
+    source = plain[300:450]
+    one = Sequences(source.x[:1].expand(150, -1, -1))
+    table = kept_and_drawn(judge, one, source, frozen="d")
+    assert table.loc["level", "accuracy"] == pytest.approx(table.loc["level", "chance"])
+    assert table.loc["level", "IS"] == pytest.approx(1, abs=1e-4)
+
+
+def test_kept_and_drawn_balances_by_true_class(plain, judge):
+    "Nineteen of twenty sequences of one level leave H(y) as high as equally many would."
+    level = plain.static["level"]
+    pick = torch.cat([(level == k).nonzero()[:n, 0] for k, n in enumerate((76, 2, 2))])
+    table = kept_and_drawn(judge, plain[pick], plain[pick], frozen="s")
+    assert table.loc["level", "IS"] > 2  # of all of them it would be near 1.2
+    assert table.loc["level", "chance"] > 85
+
+
+def frames(*values):
+    "One sequence whose frames hold one number each, which detectors below take for a coordinate; below 0 is not found."
+    return Sequences(torch.tensor([[[float(v)] for v in values]]))
+
+
+def point(x):
+    "The value as both coordinates of two points."
+    return torch.where(x < 0, torch.nan, x)[:, None].expand(-1, 2, 2)
+
+
+def test_keypoint_distance_by_hand():
+    real, made = frames(1, 2, 3, 4), frames(2, -1, 3, 7)
+    assert keypoint_distance(point, real, made) == Distance(pytest.approx(4 / 3), 0.25)
+    assert keypoint_distance(point, real, made, published=True) == Distance(1.0, 0.25)
+    unseen = frames(-1, 2, 3, 4)  # not found in the real frame: no rule counts it
+    assert keypoint_distance(point, unseen, frames(9, 3, 3, 3)).distance == pytest.approx(2 / 3)
+    published = keypoint_distance(point, unseen, frames(9, 3, 3, 3), published=True)
+    assert published.distance == pytest.approx(2 / 3)
+
+
+def test_embedding_distance_by_hand():
+    embed = lambda x: torch.where(x < 0, torch.nan, x * torch.tensor([[3.0, 4.0]]))
+    real, made = frames(1, 2, 3, -1), frames(2, -1, 3, 5)
+    assert embedding_distance(embed, real, made) == Distance(2.5, 0.5)
+    assert embedding_distance(embed, real, made, squared=True) == Distance(12.5, 0.5)
+    assert embedding_distance(embed, real, made, published=True) == Distance(1.25, 0.5)
+
+
+def test_points_of_a_frame_may_be_missing_one_by_one():
+    "Bodies: an elbow behind the back is missing, the rest is compared."
+    joints = lambda x: torch.stack([x, torch.where(x > 4, torch.nan, x + 10)], 1).expand(-1, 2, 2)
+    found = keypoint_distance(joints, frames(1, 2), frames(3, 5))
+    assert found == Distance(pytest.approx((2 + 2 + 3) / 3), 0.25)
+
+
+@pytest.mark.parametrize("distance", [keypoint_distance, embedding_distance])
+def test_where_nothing_is_found_there_is_no_distance(distance):
+    read = point if distance is keypoint_distance else lambda x: torch.where(x < 0, torch.nan, x)
+    lost = distance(read, frames(1, 2), frames(-1, -1))
+    assert math.isnan(lost.distance) and lost.missing == 1
+    assert distance(read, frames(1, 2), frames(-1, -1), published=True) == Distance(0.0, 1.0)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.floats(0, 50), st.floats(0, 50), st.booleans()), min_size=2))
+def test_failing_does_not_help(rows):
+    "Losing frames whose points are as far off as the others' leaves the distance, and raises what is missing."
+    real, off, lost = zip(*rows)
+    shifted = [r + 2 for r in real]
+    some = [-1.0 if gone else r for r, gone in zip(shifted, lost)]
+    before = keypoint_distance(point, frames(*real), frames(*shifted))
+    after = keypoint_distance(point, frames(*real), frames(*some))
+    assert after.missing == pytest.approx(sum(lost) / len(lost)) and before.missing == 0
+    if not all(lost):
+        assert after.distance == pytest.approx(before.distance, rel=1e-4)
+    flattered = keypoint_distance(point, frames(*real), frames(*some), published=True)
+    assert flattered.distance == pytest.approx(2 * (1 - after.missing), rel=1e-4)
+
+
+def test_distances_are_of_raw_frames_that_exist():
+    raw = Sequences(
+        torch.tensor([[[0.0], [10.0], [20.0]], [[10.0], [30.0], [0.0]]]), lengths=[3, 2]
+    )
+    data = Scale.fit(raw).apply(raw)
+    seen = []
+
+    def detect(x):
+        seen.append(x.flatten())
+        return point(x)
+
+    moved = Sequences(data.x + 0.1, data.lengths, scale=data.scale)
+    found = keypoint_distance(detect, Lazy(data), Lazy(moved))
+    assert seen[0].tolist() == pytest.approx([0, 10, 20, 10, 30], abs=1e-4)
+    assert found.distance == pytest.approx(0.1 / 0.5 * float(data.scale.std), rel=1e-3)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_frechet_distance_of_known_gaussians(k):
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(4000, k, generator=g, dtype=torch.float64)
+    z = (z - z.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(z.T.cov().reshape(k, k))).T
+    mix, shift = torch.randn(k, k, generator=g).double(), torch.arange(1.0, k + 1).double()
+    a, b = z @ mix.T, 2 * z @ mix.T + shift  # covariances C and 4 C, exactly
+    want = float(shift.square().sum() + (mix @ mix.T).trace())
+    assert frechet_distance(a, b) == pytest.approx(want, rel=1e-9)
+    assert frechet_distance(b, a) == pytest.approx(want, rel=1e-9)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    turn = torch.linalg.qr(torch.randn(k, k, generator=g).double())[0]
+    assert frechet_distance(a @ turn, b @ turn) == pytest.approx(want, rel=1e-9)
+
+
+def test_frechet_distance_equals_the_formula_with_a_matrix_root():
+    linalg = pytest.importorskip("scipy.linalg")
+    a, b = torch.randn(50, 4) @ torch.randn(4, 4), torch.randn(30, 4) @ torch.randn(4, 4) + 1
+    cov_a, cov_b = np.cov(a.double().T), np.cov(b.double().T)
+    root = linalg.sqrtm(cov_a @ cov_b).real
+    want = float((a.double().mean(0) - b.double().mean(0)).square().sum())
+    want += np.trace(cov_a + cov_b - 2 * root)
+    assert frechet_distance(a, b) == pytest.approx(want, rel=1e-6)
+
+
+def test_frechet_distance_of_fewer_rows_than_features():
+    few = torch.randn(5, 20)
+    assert frechet_distance(few, few) == pytest.approx(0, abs=1e-5)
+    assert frechet_distance(few, few + 1) == pytest.approx(20, rel=1e-5)
+
+
+class Means(torch.nn.Module):
+    "Stands for a network that reads (B, C, V, H, W)."
+
+    def forward(self, x, add: float = 0.0):
+        return x.mean(dim=(2, 3, 4)) + add
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_features_of_a_local_file(tmp_path):
+    path = tmp_path / "means.pt"
+    torch.jit.save(torch.jit.script(Means()), str(path))
+    raw = Sequences(torch.rand(11, 3, 2, 4, 4))
+    data = Scale.fit(raw).apply(raw)
+    features = torchscript_features(path, gain=255, add=1.0)
+    assert torch.allclose(features(Lazy(data)), 255 * raw.x.mean((1, 3, 4)) + 1, atol=1e-3)
+    assert frechet_distance(features(data), features(raw)) == pytest.approx(0, abs=1e-3)
+    (tmp_path / "text.pt").write_text("no network")
+    for wrong in ("text.pt", "nowhere.pt"):
+        with pytest.raises(ValueError, match=f"{wrong} is no TorchScript file"):
+            torchscript_features(tmp_path / wrong)
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda j, x: kept_and_drawn(j, x, x, "both"), "must be 's' or 'd'"),
+        (lambda j, x: kept_and_drawn(j, x, x[:3], "s"), "must pair up, got 150 and 3"),
+        (lambda j, x: keypoint_distance(point, x, x[:3]), "must pair up, got 150 and 3"),
+        (lambda j, x: keypoint_distance(lambda f: f, x, x), r"detect must return \(n, K, 2\)"),
+        (lambda j, x: embedding_distance(point, x, x), r"embed must return \(n, k\)"),
+        (lambda j, x: frechet_distance(torch.zeros(1, 2), torch.zeros(5, 2)), "two rows"),
+        (lambda j, x: frechet_distance(torch.zeros(5, 3), torch.zeros(5, 2)), r"\(5, 3\) and"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(plain, judge, call, words):
+    with pytest.raises(ValueError, match=words):
+        call(judge, plain[:150])
