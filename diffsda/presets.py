@@ -34,6 +34,7 @@ class Preset:
     P_mean: float = -0.4  # of ln sigma in training; -1.2 for pixels
     P_std: float = 1.0  # the same; 1.2 for pixels
     unet: dict | None = None  # levels of a U-Net, for frames that are images; None: MLPs
+    size: int | None = None  # side that images are reduced to; None: as they are
 
 
 def build(

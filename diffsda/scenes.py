@@ -70,17 +70,15 @@ def _label(clips: Clips, name: str) -> list:
 def _grouped(label: str | None, augment: Callable | None = None) -> Callable:
     "A loader that holds out groups with one label; without a label, clips."
 
-    def load(name: str, folder, V: int, stride: int) -> Parts:
-        clips = open_clips(name, folder)
+    def load(clips: Clips, V: int, stride: int) -> Parts:
         groups = _label(clips, label) if label else clips.names
         return _windows(clips, by_name(groups), V, stride, augment)
 
     return load
 
 
-def _voxceleb(name: str, folder, V: int, stride: int) -> Parts:
+def _own_test(clips: Clips, V: int, stride: int) -> Parts:
     "The set's own test speakers; a twentieth of the others chooses."
-    clips = open_clips(name, folder)
     tests = np.array(_label(clips, "part")) == "test"
     who = np.array(_label(clips, "speaker"))
     others = np.flatnonzero(~tests)
@@ -88,27 +86,30 @@ def _voxceleb(name: str, folder, V: int, stride: int) -> Parts:
     rows = (others[fit], others[val], np.flatnonzero(tests))
     return _windows(clips, rows, V, stride)
 
-# %% ../nbs/24_scenes.ipynb #69959316
-LOADERS = {  # name -> (name, folder, V, stride) -> Parts
-    "digits": lambda name, folder, V, stride: Parts(*digit_splits(V=V)),
+# %% ../nbs/24_scenes.ipynb #b4687318
+LOADERS = {  # name -> (clips, V, stride) -> Parts
     "sprites": _grouped("char"),
     "grid": _grouped("talker"),
     "mug": _grouped(None),
     "taichi": _grouped("video", flips_and_jitter),
-    "voxceleb": _voxceleb,
+    "voxceleb": _own_test,
     "celebvhq": _grouped("identity"),
 }
 
 
 def load_scenes(
-    name: str,  # a key of LOADERS
-    windows: tuple,  # V, and the stride of its frames
+    name: str,  # digits, or a key of LOADERS
+    preset: Preset,  # its windows and size
     folder="data",  # holds the prepared sets
 ) -> Parts:
     "The parts of a set. Raises ValueError for an unknown name, or if it is not prepared."
+    V, stride = preset.windows
+    if name == "digits":
+        return Parts(*digit_splits(V=V, size=preset.size or 32))
     if name not in LOADERS:
-        raise ValueError(f"unknown set {name!r}; there are {', '.join(LOADERS)}")
-    return LOADERS[name](name, folder, *windows)
+        raise ValueError(f"unknown set {name!r}; there are digits, {', '.join(LOADERS)}")
+    clips = open_clips(name, folder)
+    return LOADERS[name](clips.reduced(preset.size) if preset.size else clips, V, stride)
 
 # %% ../nbs/24_scenes.ipynb #fa259c64
 _PAPER = {"multipliers": (1, 2, 2, 2), "blocks": 2, "attention": (2,)}
@@ -154,9 +155,10 @@ _SPRITES = replace(
     SMALL,
     s_dim=64,
     d_dim=8,
-    config=TrainConfig(5000, 8, lr=2e-3, warmup=100, precision="bf16", save_every=250),
+    config=TrainConfig(4000, 8, lr=2e-3, warmup=100, precision="bf16", save_every=250),
     windows=(8, 1),
-    unet=_SMALL | {"multipliers": (1, 2, 2), "patch": 4},
+    unet=_SMALL | {"multipliers": (1, 2, 2)},
+    size=32,
 )
 
 
@@ -189,6 +191,7 @@ def fit(
     "A model of some clips. Raises ValueError as `Windows` and `train`, and for frames whose sides the preset's levels do not divide."
     V, stride = preset.windows
     if isinstance(data, Clips):
+        data = data.reduced(preset.size) if preset.size else data
         data = Windows(data, V, stride).fit_scale()
     torch.manual_seed(seed)
     model = build(preset, data[:1].frame).to(this_device())

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from .blocks import read_checkpoint, write_checkpoint
 from .data import Scale, Sequences
@@ -96,6 +97,15 @@ class Clips:
             raise ValueError("rows pick no clip; write clips[3:5], or clips[[3]] for one of them")
         frames = np.concatenate([self.clip(i) for i in rows])
         return Clips(frames, np.append(0, np.cumsum(self.lengths[rows])), **self.labels(rows))
+
+    def reduced(self, size: int) -> "Clips":
+        "The same clips, their frames `size` pixels a side, each the mean of those it covers; held in memory."
+        made = np.empty((*self.frames.shape[:2], size, size), np.uint8)
+        for start in tqdm(range(0, len(made), 1024), "reducing frames", delay=2):
+            part = torch.from_numpy(np.asarray(self.frames[start : start + 1024])).float()
+            part = torch.nn.functional.interpolate(part, (size, size), mode="area")
+            made[start : start + 1024] = part.round().byte().numpy()
+        return Clips(made, self.starts, **self.labels(slice(None)))
 
 # %% ../nbs/20_video.ipynb #9dd55da4
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")

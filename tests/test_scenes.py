@@ -1,6 +1,7 @@
 """Splits by name, the paper's sizes, and training in one line."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffsda.presets import build
-from diffsda.scenes import LOADERS, PRESETS, SMALL, _fast, by_name, fit, load_scenes
+from diffsda.scenes import PRESETS, SMALL, _fast, by_name, fit, load_scenes
 from diffsda.video import Clips, Windows
 
+FOUR = replace(SMALL, windows=(4, 1))  # windows of four frames
 FRAMES = {"digits": (3, 32, 32), "voxceleb": (4, 32, 32), "celebvhq": (4, 32, 32)}
 
 
@@ -66,7 +68,7 @@ def test_too_few_groups():
 def test_looks_of_test_clips_were_never_trained_on(tmp_path):
     chars = [f"{i // 3}" for i in range(60)]
     prepared(tmp_path, "sprites", [f"c{i}" for i in range(60)], {"char": chars})
-    parts = load_scenes("sprites", (4, 1), tmp_path)
+    parts = load_scenes("sprites", FOUR, tmp_path)
     held = [set(np.array(chars)[np.unique(part.owner)]) for part in parts]
     assert not held[0] & held[2] and not held[1] & held[2] and len(held[2]) == 4
     assert parts.test.scale is parts.train.scale
@@ -77,7 +79,7 @@ def test_the_sets_own_test_speakers_are_obeyed(tmp_path):
     who = [f"id{i % 20}" for i in range(60)]
     part = ["test" if int(w[2:]) < 3 else "train" for w in who]
     prepared(tmp_path, "voxceleb", [f"c{i}" for i in range(60)], {"speaker": who, "part": part})
-    parts = load_scenes("voxceleb", (4, 2), tmp_path)
+    parts = load_scenes("voxceleb", replace(FOUR, windows=(4, 2)), tmp_path)
     held = [set(np.array(who)[np.unique(p.owner)]) for p in parts]
     assert held[2] == {"id0", "id1", "id2"}
     assert len(held[1]) == 1 and not held[0] & held[1] and len(held[0]) == 16
@@ -85,14 +87,14 @@ def test_the_sets_own_test_speakers_are_obeyed(tmp_path):
 
 def test_unknown_names():
     with pytest.raises(ValueError, match="unknown set 'sprite'; there are digits"):
-        load_scenes("sprite", (4, 1))
+        load_scenes("sprite", FOUR)
     with pytest.raises(ValueError, match=r"prepare\.py mug"):
-        load_scenes("mug", (4, 1), "nowhere")
+        load_scenes("mug", FOUR, "nowhere")
 
 
 def test_digits_need_no_file():
-    parts = LOADERS["digits"]("digits", "nowhere", 4, 1)
-    assert parts.train.x.shape[1:] == (4, 3, 32, 32)
+    parts = load_scenes("digits", replace(FOUR, size=16), "nowhere")
+    assert parts.train.x.shape[1:] == (4, 3, 16, 16)
 
 
 @pytest.mark.parametrize("name", PRESETS)
