@@ -16,7 +16,9 @@ from torch import nn
 from diffsda import blocks
 from diffsda.blocks import (
     Rebuildable,
+    ResidualBlock,
     ScaleShift,
+    SelfAttention,
     SigmaEmbedding,
     load_module,
     modulate,
@@ -24,8 +26,10 @@ from diffsda.blocks import (
     save_module,
     write_checkpoint,
 )
+from diffsda.data import Sequences
 from diffsda.encoder import Factors, LimitedChannel, SequenceEncoder, run_recurrent
-from diffsda.frames import MLPDecoder, MLPEncoder, check_sizes
+from diffsda.frames import MLPDecoder, MLPEncoder, UNet, UNetDecoder, UNetEncoder, check_sizes
+from diffsda.model import DiffSDA, denoising_loss
 
 quick = settings(deadline=None, max_examples=25)
 frames = st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple)
@@ -184,6 +188,275 @@ def test_every_parameter_of_a_painter_is_used():
         torch.randn(2, 3, *FRAME), torch.zeros(2, 3), net.condition(torch.randn(2, 3, 5))
     ).sum().backward()
     assert all(p.grad is not None for p in net.parameters())
+
+
+# Frames that are images
+
+IMAGE = (3, 8, 8)
+SMALL = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (1,)}
+
+
+def awake(net):
+    """A network whose layers that start at zero, or near it, have come to act."""
+    for p in net.parameters():
+        if p.abs().max() < 1e-4:
+            nn.init.normal_(p, std=0.1)
+    return net.eval()
+
+
+def viewer(frame=IMAGE, **options):
+    return awake(UNetEncoder(frame, **SMALL | options))
+
+
+def draughtsman(frame=IMAGE, z_dim=5, **options):
+    return awake(UNetDecoder(frame, z_dim, embedding=16, **SMALL | options))
+
+
+def films(**options):
+    sizes = {k: v for k, v in SMALL.items() if k != "channels"}
+    return DiffSDA.unet(
+        IMAGE, 4, 2, hidden=8, enc_width=8, dec_width=8, embedding=16, **sizes | options
+    )
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    st.integers(1, 4),  # C
+    st.tuples(st.integers(1, 3), st.integers(1, 3)),  # sides, in multiples of the smallest
+    st.integers(1, 3),  # levels
+    st.sampled_from([1, 2]),  # patch
+    st.sampled_from([4, 6, 8]),  # channels; 32 groups divide none of them
+)
+def test_images_of_any_size_that_the_levels_divide(C, multiples, levels, patch, channels):
+    """24 x 16 as well as 64 x 64: sides need be neither equal nor powers of two."""
+    frame = (C, *(n * patch * 2 ** (levels - 1) for n in multiples))
+    sizes = {"channels": channels, "multipliers": (1, 2, 2)[:levels], "patch": patch}
+    x = torch.randn(2, 3, *frame)
+    look, draw = viewer(frame, **sizes), draughtsman(frame, **sizes)
+    assert look(x, everything(x)).shape == (2, 3, look.features)
+    assert look.features == frame[1] * frame[2] // patch**2
+    condition = draw.condition(torch.randn(2, 3, 5))
+    assert draw(x, torch.tensor(0.1), condition).shape == x.shape
+    assert draw(x.expand(2, *x.shape), torch.zeros(2, 1, 1), condition).shape == (2, *x.shape)
+
+
+@pytest.mark.parametrize("frame", [(3, 24, 16), (1, 40, 8), (4, 8, 56)])
+def test_four_levels_take_odd_multiples_of_eight(frame):
+    sizes = {"multipliers": (1, 2, 2, 2), "attention": (2,)}
+    x = torch.randn(1, 2, *frame)
+    look, draw = viewer(frame, **sizes), draughtsman(frame, **sizes)
+    assert look(x, everything(x)).shape == (1, 2, frame[1] * frame[2])
+    assert draw(x, torch.zeros(()), draw.condition(torch.randn(1, 2, 5))).shape == x.shape
+
+
+@pytest.mark.parametrize("steered", [False, True])
+@pytest.mark.parametrize("attend", [False, True])
+def test_a_fresh_block_adds_nothing(steered, attend):
+    steer = (torch.rand(2, 8, 1, 1), torch.randn(2, 8, 1, 1)) if steered else None
+    x = torch.randn(2, 8, 6, 4)
+    assert torch.equal(ResidualBlock(8, 8, steered, attend)(x, steer), x)
+    wider = ResidualBlock(8, 12, steered, attend)  # the shortcut alone
+    x, steer = torch.randn(2, 8, 6, 4), steer and tuple(y.repeat(1, 2, 1, 1)[:, :12] for y in steer)
+    assert torch.equal(wider(x, steer), wider.shortcut(x))
+
+
+def test_a_fresh_network_is_zero_where_it_adds_and_nearly_zero_at_its_end():
+    for net in (UNetEncoder(IMAGE, **SMALL).net, UNetDecoder(IMAGE, 5, **SMALL).net):
+        blocks = [m for m in net.modules() if isinstance(m, ResidualBlock)]
+        attentions = [m for m in net.modules() if isinstance(m, SelfAttention)]
+        assert len(blocks) == len(net.widths) == 8 and len(attentions) == 1 + 2 + 1
+        for layer in [b.convs[-1] for b in blocks] + [a.answer for a in attentions]:
+            assert (layer.weight == 0).all() and (layer.bias == 0).all()
+        assert net.tail.weight.abs().max() < 1e-4 and (net.tail.bias == 0).all()
+        assert net(torch.randn(2, net.head.in_channels, 8, 8)).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    "attention, held",
+    [((), [8]), ((0,), [4, 4, 4, 8]), ((1,), [8] * 4), ((0, 1), [4] * 3 + [8] * 4)],
+)
+def test_attention_sits_where_it_was_asked_for_and_in_the_middle(attention, held):
+    net = UNet(3, 3, 4, (1, 2), 1, attention, steered=False, dropout=0)
+    found = [m.ask.in_channels for m in net.modules() if isinstance(m, SelfAttention)]
+    assert sorted(found) == held
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 1, 2), (2, 8, 4, 6), (3, 16, 3, 5)])
+def test_attention_is_its_formula(shape):
+    """Softmax of scaled products of all places with all, by explicit matrices."""
+    layer, h = awake(SelfAttention(shape[1])), torch.randn(shape)
+    nn.init.normal_(layer.ask.weight)  # places that do not all attend alike
+    q, k, v = layer.ask(layer.norm(h)).flatten(2).chunk(3, dim=1)  # (N, C, places)
+    scores = torch.einsum("nci,ncj->nij", q, k) / shape[1] ** 0.5
+    seen = torch.einsum("nij,ncj->nci", scores.softmax(-1), v).view(shape)
+    assert close(layer(h), h + layer.answer(seen))
+
+
+def test_a_steered_block_is_its_formula():
+    """Three rounds; gain and shift come between norm and SiLU of the second."""
+    block, x = awake(ResidualBlock(4, 8, steered=True, attend=True)), torch.randn(2, 4, 6, 4)
+    gain, shift = torch.randn(2, 2, 8, 1, 1)
+    silu, (a, b, c), (one, two, three) = nn.functional.silu, block.norms, block.convs
+    h = one(silu(a(x)))
+    h = two(silu(b(h) * gain + shift))
+    h = three(silu(c(h)))
+    assert close(block(x, (gain, shift)), block.attention(block.shortcut(x) + h))
+
+
+def test_two_steerings_in_one_are_the_two_after_one_another():
+    """What reaches the image is (h (1 + a_t) + b_t) (1 + a_z) + b_z of each channel, frame by frame."""
+    net, seen = draughtsman(), []
+    z, c_noise = torch.randn(2, 3, 5), torch.randn(2, 3)
+    for block in [*net.net.down, *net.net.middle, *net.net.up]:
+        if isinstance(block, ResidualBlock):
+            block.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[1]))
+    net(torch.randn(2, 3, *IMAGE), c_noise, net.condition(z))
+    silu = nn.functional.silu
+    sigma, factors = silu(net.embed_sigma(c_noise)), silu(net.embed_z(z))
+    assert len(seen) == len(net.net.widths)
+    for (gain, shift), by_sigma, by_z in zip(seen, net.by_sigma, net.by_z):
+        (a_t, b_t), (a_z, b_z) = by_sigma(sigma), by_z(factors)
+        h = torch.randn(2, 3, a_t.shape[-1], 1, 1)
+        frames = lambda y: y[..., None, None]
+        wanted = (h * (1 + frames(a_t)) + frames(b_t)) * (1 + frames(a_z)) + frames(b_z)
+        assert close(h.flatten(0, 1) * gain + shift, wanted.flatten(0, 1))
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_each_image_is_read_and_drawn_alone(patch):
+    look, draw = viewer(patch=patch), draughtsman(patch=patch)
+    x, z, c_noise = torch.randn(2, 4, *IMAGE), torch.randn(2, 4, 5), torch.randn(2, 4)
+    read, drawn = look(x, everything(x)), draw(x, c_noise, draw.condition(z))
+    order = torch.randperm(4)
+    assert close(look(x[:, order], everything(x)), read[:, order])
+    shuffled = draw(x[:, order], c_noise[:, order], draw.condition(z[:, order]))
+    assert close(shuffled, drawn[:, order])
+    for change in ("x", "c_noise", "z"):
+        changed = {"x": x.clone(), "c_noise": c_noise.clone(), "z": z.clone()}
+        changed[change][1, 2] += 1
+        moved = draw(changed["x"], changed["c_noise"], draw.condition(changed["z"])) - drawn
+        assert (moved.abs().amax((2, 3, 4)) > 1e-4).nonzero().tolist() == [[1, 2]], change
+        moved = look(changed["x"], everything(x)) - read
+        expected = [[1, 2]] if change == "x" else []
+        assert (moved.abs().amax(2) > 1e-4).nonzero().tolist() == expected
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (1, 1), (3, 1), (1, 3), (3, 3)])
+def test_axes_of_an_images_level_are_the_first_axes_of_x(shape):
+    net, x = draughtsman(), torch.randn(3, 3, *IMAGE)
+    condition, c_noise = net.condition(torch.randn(3, 3, 5)), torch.randn(shape)
+    spelled_out = c_noise[(...,) + (None,) * (2 - len(shape))].expand(3, 3)
+    assert close(net(x, c_noise, condition), net(x, spelled_out, condition))
+
+
+def test_draws_of_an_image_are_calls_of_their_own():
+    net, x, c_noise = draughtsman(), torch.randn(4, 3, 2, *IMAGE), torch.randn(4, 3, 2)
+    condition = net.condition(torch.randn(3, 2, 5))
+    together = net(x, c_noise, condition)
+    for m in range(4):
+        assert close(together[m], net(x[m], c_noise[m], condition))
+    level = net(x, torch.tensor(0.2), condition)
+    assert close(level, net(x, torch.full((4, 3, 2), 0.2), condition))
+
+
+@pytest.mark.parametrize("shape, rows", [((), 1), ((1, 1), 1), ((3,), 3), ((3, 2), 6)])
+def test_a_level_of_images_is_embedded_once(shape, rows):
+    net, seen = draughtsman(), []
+    net.embed_sigma.layers[0].register_forward_hook(
+        lambda module, inputs, output: seen.append(inputs[0].numel() // inputs[0].shape[-1])
+    )
+    net(torch.randn(3, 2, *IMAGE), torch.zeros(shape), net.condition(torch.randn(3, 2, 5)))
+    assert seen == [rows]
+
+
+def test_patches_are_folded_in_place():
+    """Moving an image by a patch moves what is drawn by a patch, away from the edges."""
+    net = draughtsman((1, 16, 16), patch=2, multipliers=(1,), attention=(), blocks=1)
+    for module in net.modules():
+        if isinstance(module, (nn.GroupNorm, SelfAttention)):
+            module.forward = lambda h: h  # these two look at the whole image
+    condition = net.condition(torch.randn(1, 1, 5))
+    x = torch.zeros(1, 1, 1, 16, 16)
+    base = net(x, torch.zeros(()), condition)
+    for row, column in [(0, 0), (7, 9), (15, 14)]:
+        touched = x.clone()
+        touched[..., row, column] = 1
+        moved = (net(touched, torch.zeros(()), condition) - base)[0, 0, 0].abs() > 1e-7
+        rows, columns = (moved.any(axis).nonzero().flatten() // 2 for axis in (1, 0))
+        assert row // 2 in rows and column // 2 in columns  # the place itself
+        reach = 1 + len(net.net.widths) * 3 + 1  # one ring of patches a convolution
+        assert (rows - row // 2).abs().max() <= reach
+    folded = nn.functional.pixel_unshuffle(torch.arange(16.0).view(1, 1, 4, 4), 2)
+    assert folded[0, :, 0, 0].tolist() == [0, 1, 4, 5]
+
+
+def test_no_parameter_of_a_model_for_images_is_dead():
+    """The step that starts at zero hides what lies before it; after it every weight learns."""
+    torch.manual_seed(0)
+    model, batch = films(dropout=0.0), Sequences(0.5 * torch.randn(2, 3, *IMAGE))
+    denoising_loss(model, batch).mean.backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    awake(model).zero_grad()
+    denoising_loss(model.train(), batch).mean.backward()
+    silent = [name for name, p in model.named_parameters() if (p.grad == 0).all()]
+    assert silent == []
+
+
+def test_an_image_model_learns_from_its_own_start():
+    """What starts at zero is not stuck there: a few steps, and the loss has fallen."""
+    torch.manual_seed(0)
+    model = films(dropout=0.0)
+    batch = Sequences(0.5 * torch.ones(8, 2, *IMAGE) * torch.randn(8, 1, 3, 1, 1).sign())
+    optimiser, losses = torch.optim.AdamW(model.parameters(), lr=3e-3), []
+    for _ in range(30):
+        torch.manual_seed(1)
+        loss = denoising_loss(model, batch).mean
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_dropout_acts_in_training_only():
+    x = torch.randn(1, 2, *IMAGE)
+    for net, call in (
+        (viewer(dropout=0.5), lambda net: net(x, everything(x))),
+        (
+            draughtsman(dropout=0.5),
+            lambda net: net(x, torch.zeros(()), net.condition(x[..., 0, 0, :1].expand(1, 2, 5))),
+        ),
+    ):
+        assert torch.equal(call(net), call(net))
+        net.train()
+        assert not torch.allclose(call(net), call(net), atol=1e-4)
+
+
+SETS = {  # frame, s, d, hidden, channels (paper, table of video)
+    "mug": ((3, 64, 64), 256, 64, 128, 64),
+    "voxceleb": ((4, 32, 32), 512, 12, 1024, 192),
+}
+
+
+def millions(module):
+    return sum(p.numel() for p in module.parameters()) / 1e6
+
+
+def paper_model(name):
+    frame, s, d, hidden, channels = SETS[name]
+    return DiffSDA.unet(frame, s, d, hidden, channels, channels, embedding=4 * channels)
+
+
+def test_the_papers_sizes():
+    """27.5 and 228 million, of which the published code never calls 1.2 and 10.8 (a cross-attention in each block)."""
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        mug, voxceleb = map(paper_model, SETS)
+    assert millions(mug) == pytest.approx(27.5 - 1.2, rel=0.01)
+    frames = voxceleb.encoder.frames
+    assert millions(voxceleb.decoder) == pytest.approx(122, rel=0.01)
+    assert millions(frames) == pytest.approx(74, rel=0.01)
+    assert millions(voxceleb.encoder) - millions(frames) == pytest.approx(21, rel=0.01)
+    assert millions(voxceleb) == pytest.approx(228 - 10.8, rel=0.005)
 
 
 # Factors
@@ -402,6 +675,27 @@ def test_sizes_are_whole_and_positive(size):
             ),
             r"\(4,\)",
         ),
+        (lambda: UNetEncoder((3, 12, 8), 8), r"\(3, 12, 8\).*multiples of 8"),
+        (lambda: UNetEncoder((3, 8, 20), 8), "multiples of 8"),
+        (
+            lambda: UNetEncoder((3, 24, 24), 8, patch=2),
+            r"multiples of 16 \(patch 2, halved 3 times",
+        ),
+        (lambda: UNetDecoder((64, 64), 5, 8), r"expected \(C, H, W\)"),
+        (lambda: UNetDecoder((3, 10, 16), 5, **SMALL, patch=2), "multiples of 4"),
+        (lambda: UNetDecoder((3, 0, 8), 5, 8), "frame"),
+        (lambda: UNetEncoder(IMAGE, 0), "channels"),
+        (lambda: UNetEncoder(IMAGE, 8, patch=0), "patch"),
+        (lambda: UNetDecoder(IMAGE, 5, 8, blocks=0), "blocks"),
+        (lambda: UNetDecoder(IMAGE, 0, 8), "z_dim"),
+        (lambda: UNetDecoder(IMAGE, 5, 8, embedding=0), "embedding"),
+        (lambda: UNetEncoder(IMAGE, 8, dropout=1.5), "dropout"),
+        (lambda: viewer()(torch.zeros(2, 4, 3, 8, 16), None), r"\(3, 8, 8\).*\(2, 4, 3, 8, 16\)"),
+        (lambda: viewer()(torch.zeros(4, *IMAGE), None), r"\(4, 3, 8, 8\)"),
+        (
+            lambda: draughtsman()(torch.zeros(2, 4, 8, 8, 3), torch.zeros(()), []),
+            r"\(2, 4, 8, 8, 3\)",
+        ),
     ],
 )
 def test_wrong_sizes_are_refused(attempt, name):
@@ -438,6 +732,9 @@ def same_weights(a, b):
         painter,
         lambda: encoder(d_noise=0.5, causal=True),
         lambda: encoder(shared=False),
+        lambda: viewer(patch=2, dropout=0.25),
+        lambda: draughtsman(attention=()),
+        lambda: films(d_noise=0.5, patch=2),
     ],
 )
 def test_a_module_comes_back_as_it_was(make, tmp_path):
