@@ -200,7 +200,14 @@ def ranking(
         raise ValueError(f"label must hold both 0 and 1, got only {np.unique(label).tolist()[:5]}")
     return Ranking(float(average_precision_score(label, score)), float(roc_auc_score(label, score)))
 
-# %% ../nbs/12_metrics.ipynb #ab82e6d9
+# %% ../nbs/12_metrics.ipynb #cacbd85f
+class _WhereAndWhether(nn.Module):
+    "Features of images (n, C, H, W) at every place, and the largest of each wherever it is: (n, C * H * W + C)."
+
+    def forward(self, h: Tensor) -> Tensor:
+        return torch.cat([h.flatten(1), h.amax((2, 3))], dim=1)
+
+
 def _frame_reader(frame: tuple, hidden: int, dropout: float) -> nn.Sequential:
     "From (n, *frame) to (n, hidden): strided convolutions for frames that are images (C, H, W), an MLP for others."
     if len(frame) != 3:
@@ -212,16 +219,15 @@ def _frame_reader(frame: tuple, hidden: int, dropout: float) -> nn.Sequential:
             nn.Linear(hidden, hidden),
             nn.SiLU(),
         )
-    (channels, *sides), width, layers = frame, max(1, hidden // 4), []
+    (channels, *sides), width, layers = frame, max(1, hidden // 2), []
     while max(sides) > 4:  # each level halves the image
         layers.append(nn.Conv2d(channels, width, 3, stride=2, padding=1))
         layers += [nn.GroupNorm(1, width), nn.SiLU()]
         sides = [(side + 1) // 2 for side in sides]
         channels, width = width, min(2 * width, hidden)
-    size = channels * math.prod(sides)
-    return nn.Sequential(
-        *layers, nn.Flatten(), nn.Dropout(dropout), nn.Linear(size, hidden), nn.SiLU()
-    )
+    size = channels * math.prod(sides) + channels
+    last = nn.Linear(size, hidden)
+    return nn.Sequential(*layers, _WhereAndWhether(), nn.Dropout(dropout), last, nn.SiLU())
 
 # %% ../nbs/12_metrics.ipynb #6390a48c
 class Judge(nn.Module):
