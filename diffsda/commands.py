@@ -36,13 +36,13 @@ def add_fields(
     default: Any,  # a dataclass with its defaults; one inside it is unfolded
     leave: tuple = (),  # fields that get no option
 ):
-    "Gives a parser an option for each field: its name, type and default, its comment for help."
+    "Gives a parser an option for each field with a default value: its name, type and default, its comment for help."
     comments = comments_of(type(default))
     for field in fields(default):
         value = getattr(default, field.name)
         if is_dataclass(value):
             add_fields(parser, value, leave)
-        elif field.name not in leave:
+        elif value is not None and field.name not in leave:
             given = {tuple: {"nargs": "+"}, bool: {"action": argparse.BooleanOptionalAction}}
             how = given.get(field.type, {"type": field.type})
             shown = "" if value in ("", ()) else f" (default: {value})"
@@ -176,7 +176,7 @@ def add_commands(commands):  # what ArgumentParser.add_subparsers gives
 
     train = add("train", train_command, [table], "fit a model to a table of your own", "FOLDER")
     add_fields(train, Layout())
-    add_fields(train, OWN, leave=("windows",))
+    add_fields(train, OWN)
     aside = "share of the sequences kept aside for the report (default: 0.2)"
     train.add_argument("--held_out", type=float, default=0.2, help=aside)
     train.add_argument("--prior", action="store_true", help="also train what sample needs")

@@ -11,7 +11,6 @@ __all__ = ['STATIONS', 'PRIOR', 'OWN', 'example_table', 'Layout', 'nearest', 'va
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +21,8 @@ from torch import Tensor
 from .blocks import read_checkpoint, write_checkpoint
 from .data import Scale, Sequences
 from .encoder import Factors
-from .model import DiffSDA, denoising_loss
-from .presets import Preset, build
+from .model import DiffSDA
+from .presets import Preset, build, loss_of
 from .prior import Codes, Prior, SequenceNetwork, prior_loss
 from .training import TrainConfig, this_device, train
 
@@ -656,8 +655,8 @@ def fit(
     training = lambda name: None if folder is None else Path(folder) / name
     if folder is not None:
         _claim(folder, own)
-    loss = partial(denoising_loss, draws=preset.draws)
-    train(model, loss, data, preset.config, folder=training("training"), progress=progress)
+    where = training("training")
+    train(model, loss_of(preset), data, preset.config, folder=where, progress=progress)
     if aside:
         own.report = worth(model, scale.apply(pieces.data[aside]), pieces.columns)
     if prior:
