@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 MOVIES = (".mp4", ".m4v", ".mov", ".avi", ".mpg", ".mpeg", ".mkv", ".webm")  # in either letter case
 STILLS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+PARTS = ["train", "test"]
 GRAY = ("1", "L", "LA")  # modes of Pillow
 COLOUR = ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr")
 

@@ -12,6 +12,7 @@ import textwrap
 from pathlib import Path
 
 import air
+import celebvhq
 import clips
 import ett
 import fetch
@@ -19,14 +20,21 @@ import fsdd
 import grid
 import har
 import librispeech
+import mug
 import physionet
 import ravdess
 import sprites
+import taichi
 import timit
+import voxceleb
 
 ROOMS = {
     name: room
-    for room in (ett, air, physionet, har, fsdd, ravdess, librispeech, timit, sprites, grid)
+    for room in (
+        *(ett, air, physionet, har),
+        *(fsdd, ravdess, librispeech, timit),
+        *(sprites, grid, mug, taichi, voxceleb, celebvhq),
+    )
     for name in room.SETS
 }
 
