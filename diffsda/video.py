@@ -352,20 +352,22 @@ class VideoModel:
         self,
         model: DiffSDA,
         scale: Scale,
-        V: int,
+        V: int,  # frames of a window
         stride: int = 1,
+        size: int | None = None,  # side that frames are reduced to first; None: as they are
         stage=None,  # None: Pixels
     ):
         self.model, self.scale, self.V, self.stride = model, scale, V, stride
-        self.stage = stage or Pixels()
+        self.size, self.stage = size, stage or Pixels()
 
     def pieces(self, clip) -> tuple[Sequences, np.ndarray]:  # (V, C, H, W) bytes
         "Windows of a clip side by side, and which frame of it (at the model's rate) each of theirs is."
-        frames = torch.as_tensor(np.asarray(clip))[:: self.stride]
-        frames = self.stage.encode(frames).numpy()
-        windows = Windows(
-            Clips(frames, [0, len(frames)], ("this clip",)), self.V, every=self.V, scale=self.scale
-        )
+        frames = np.asarray(clip)[:: self.stride]
+        whole = Clips(frames, [0, len(frames)], ("this clip",))
+        whole = whole.reduced(self.size) if self.size else whole
+        frames = self.stage.encode(torch.from_numpy(whole.frames)).numpy()
+        whole = Clips(frames, whole.starts, whole.names)
+        windows = Windows(whole, self.V, every=self.V, scale=self.scale)
         return windows[:], windows.first[:, None] + np.arange(self.V)
 
     def swap(
@@ -392,7 +394,8 @@ class VideoModel:
     def save(self, folder):
         "Writes the model, and its scale and windows beside it, to a folder."
         self.model.save(folder)
-        facts = {"V": self.V, "stride": self.stride, "sigma_data": self.scale.sigma_data}
+        facts = {"V": self.V, "stride": self.stride, "size": self.size}
+        facts |= {"sigma_data": self.scale.sigma_data}
         write_checkpoint(folder, "video", facts, {"mean": self.scale.mean, "std": self.scale.std})
 
     @staticmethod
@@ -403,4 +406,5 @@ class VideoModel:
         "The model of a folder. Raises ValueError if it is missing, damaged or foreign."
         facts, tensors = read_checkpoint(folder, "video")
         scale = Scale(tensors["mean"], tensors["std"], facts["sigma_data"])
-        return VideoModel(DiffSDA.load(folder), scale, facts["V"], facts["stride"], stage)
+        windows = facts["V"], facts["stride"], facts["size"]
+        return VideoModel(DiffSDA.load(folder), scale, *windows, stage)

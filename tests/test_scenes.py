@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffsda.presets import build
-from diffsda.scenes import PRESETS, SMALL, _fast, by_name, fit, load_scenes
+from diffsda.scenes import PRESETS, SMALL, by_name, fit, load_scenes
+from diffsda.training import TrainConfig
 from diffsda.video import Clips, Windows
 
+QUICK = replace(SMALL, config=TrainConfig(2, 8))
 FOUR = replace(SMALL, windows=(4, 1))  # windows of four frames
 FRAMES = {"digits": (3, 32, 32), "voxceleb": (4, 32, 32), "celebvhq": (4, 32, 32)}
 
@@ -113,7 +115,7 @@ def made_clips(V=13, side=16):
 
 
 def test_fit_is_a_function_of_the_seed_and_goes_on_from_its_folder(tmp_path):
-    clips, preset = made_clips(), _fast(SMALL, 2)
+    clips, preset = made_clips(), QUICK
     quiet = {"progress": False}
     a, b, c = (fit(clips, preset, seed=s, **quiet) for s in (0, 0, 1))
     same = lambda m, n: all(map(torch.equal, m.model.parameters(), n.model.parameters()))
@@ -124,10 +126,19 @@ def test_fit_is_a_function_of_the_seed_and_goes_on_from_its_folder(tmp_path):
 
 def test_fit_takes_windows_as_they_are():
     windows = Windows(made_clips(), 12, every=None).fit_scale()
-    model = fit(windows, _fast(SMALL, 1), progress=False)
+    model = fit(windows, replace(QUICK, config=TrainConfig(1, 8)), progress=False)
     assert model.scale is windows.scale
 
 
 def test_fit_refuses_sides_that_the_levels_do_not_divide():
     with pytest.raises(ValueError, match=r"\(3, 18, 18\) do not fit.*multiples of 4"):
-        fit(made_clips(side=18), _fast(SMALL, 1), progress=False)
+        fit(made_clips(side=18), replace(QUICK, config=TrainConfig(1, 8)), progress=False)
+
+
+def test_smaller_frames_are_made_alike_in_training_and_in_swaps():
+    clips = made_clips(side=32)
+    model = fit(clips, replace(QUICK, size=16), progress=False)
+    made = model.swap(clips.reduced(16).clip(0), clips.reduced(16).clip(1), steps=2)
+    assert made.shape == (13, 3, 16, 16)
+    whole = model.swap(clips.clip(0), clips.clip(1), steps=2)
+    assert torch.equal(whole, made)

@@ -376,13 +376,13 @@ def test_a_folder_keeps_everything_and_belongs_to_one_table(table, model, tmp_pa
 
 
 def words(preset):
-    """A preset as options, without the field that is none."""
+    """A preset as options; fields that are none have no option."""
     own = {f.name: getattr(preset, f.name) for f in fields(preset)}
     flat = own | {f.name: getattr(preset.config, f.name) for f in fields(preset.config)}
     return [
         word
         for name, value in flat.items()
-        if name not in ("config", "windows", "mask_channel")
+        if value is not None and name not in ("config", "mask_channel")
         for word in (f"--{name}", str(value))
     ]
 
