@@ -74,8 +74,7 @@ def find(
     stills, found = defaultdict(list), {}
 
     def add(file: str, frames: Callable):
-        suffix = Path(file).suffix  # TaiChi-HD also names folders so
-        parsed = parse(file.removesuffix(suffix) if suffix.lower() in MOVIES else file)
+        parsed = parse(stem(file))
         if parsed is None:
             return
         name, labels = parsed
@@ -105,6 +104,12 @@ def find(
     return sorted(found.values(), key=lambda clip: table.natural(clip.name))
 
 
+def stem(file: str) -> str:
+    "A file or folder without the suffix of a clip, which TaiChi-HD's folders have as well."
+    suffix = Path(file).suffix
+    return file.removesuffix(suffix) if suffix.lower() in MOVIES else file
+
+
 def bare_folders(path: Path, parse: Callable) -> Iterator[str]:
     "Folders that are clips by their names and hold no frame."
     for folder in path.rglob("*"):
@@ -114,7 +119,7 @@ def bare_folders(path: Path, parse: Callable) -> Iterator[str]:
         ):
             file = folder.relative_to(path.parent).as_posix()
             try:
-                parse(file)
+                parse(stem(file))
             except ValueError:
                 continue
             yield file
