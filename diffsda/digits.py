@@ -114,7 +114,7 @@ def _movement(n: int, V: int, g: torch.Generator) -> dict[str, Tensor]:
     path, rotation = (label[:, None].repeat(1, V) for label in (path, spin))
     return dict(path=path, bounce=bounce, rotation=rotation, x=x, y=y, angle=angle)
 
-
+# %% ../nbs/23_digits.ipynb #7b23467a
 def moving_digits(
     n: int,  # clips
     seed: int = 0,

@@ -285,7 +285,7 @@ def _animation(
             )
     return Animation(_gif(frames, rate), alt)
 
-
+# %% ../nbs/00_viz.ipynb #f7cdbee6
 def animate(
     rows: dict,  # name -> (n, V, C, H, W) images, C 1 or 3, values 0..1 or bytes
     alt: str,  # what it shows, in a sentence
