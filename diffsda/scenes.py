@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from .digits import digit_splits
 from .presets import Preset, build, loss_of
 from .training import TrainConfig, this_device, train
 from .video import Clips, VideoModel, Windows, flips_and_jitter, open_clips
+from .video_latents import FirstStage, encode_clips
 
 # %% ../nbs/24_scenes.ipynb #a965f13b
 class Parts(NamedTuple):
@@ -101,15 +103,20 @@ def load_scenes(
     name: str,  # digits, or a key of LOADERS
     preset: Preset,  # its windows and size
     folder="data",  # holds the prepared sets
+    stage: FirstStage | None = None,  # frames become its latents, kept in a folder beside the set
 ) -> Parts:
-    "The parts of a set. Raises ValueError for an unknown name, or if it is not prepared."
+    "The parts of a set. Raises ValueError for an unknown name, if it is not prepared, and as `encode_clips`."
     V, stride = preset.windows
     if name == "digits":
         return Parts(*digit_splits(V=V, size=preset.size or 32))
     if name not in LOADERS:
         raise ValueError(f"unknown set {name!r}; there are digits, {', '.join(LOADERS)}")
     clips = open_clips(name, folder)
-    return LOADERS[name](clips.reduced(preset.size) if preset.size else clips, V, stride)
+    if preset.size:
+        clips = clips.reduced(preset.size)
+    if stage is not None:
+        clips = encode_clips(clips, stage, Path(folder) / f"{name}-{stage.fingerprint()[:8]}")
+    return LOADERS[name](clips, V, stride)
 
 # %% ../nbs/24_scenes.ipynb #fa259c64
 _PAPER = {"multipliers": (1, 2, 2, 2), "blocks": 2, "attention": (2,)}

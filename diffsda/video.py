@@ -344,7 +344,7 @@ class Pixels:
     def decode(self, x: Tensor) -> Tensor:  # (n, C, H, W) in 0..1
         return x.clamp(0, 1)
 
-
+# %% ../nbs/20_video.ipynb #f3c1bea0
 class VideoModel:
     "A model, the scale its frames are in, the windows it reads, and the stage that makes its frames."
 
