@@ -81,7 +81,10 @@ SERIES := "etth1 0 False" "etth1 1 False" "airquality 0 False" "airquality 0.3 F
 # what is varied on validation speakers; then what is measured on test speakers
 VOICES := "-p d_dim 4" "-p d_dim 2" "-p d_dim 8" "-p d_dim 16" "-p d_noise 0.3" "-p d_noise 1" "-p d_noise 2" \
 	"-p seconds 0.4" "-p seconds 1.6" "-p d_dim 2 -p d_noise 1"
-SPEECH := "ravdess" "ravdess -p d_noise 1" "fsdd" "librispeech" "speech"
+SPEECH := "ravdess" "ravdess -p d_noise 1" "fsdd" "fsdd -p d_noise 1" "librispeech" "speech"
+
+# clips: the paper's recipe, and a limited channel
+SCENES := "digits 0" "digits 0.2" "sprites 0" "sprites 0.5"
 
 results: $(STAMP) ## repeat the runs behind the README's tables (many hours on a CPU; goes on where it was stopped)
 	@$(BIN)/diffsda run capacity -p data bump -p fast False -o reports/capacity-bump
@@ -101,6 +104,9 @@ results: $(STAMP) ## repeat the runs behind the README's tables (many hours on a
 	@for seed in 0 1 2; do for set in $(SPEECH); do \
 		$(BIN)/diffsda run $$set -p fast False -p training short -p seed $$seed -o reports/voices || exit 1; done; done
 	@$(BIN)/diffsda run audio -p fast False
+	@for recipe in $(SCENES); do set -- $$recipe; \
+		$(BIN)/diffsda run $$1 -p fast False -p d_noise $$2 -o reports/$$1-$$2 || exit 1; done
+	@$(BIN)/diffsda run video -p fast False
 
 bench: $(STAMP) ## time ours beside the plain formulation of the same functions (ten minutes on an idle core)
 	@TQDM_DISABLE=1 $(BIN)/python -c "from diffsda.bench import main; main()"
