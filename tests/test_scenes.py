@@ -13,6 +13,7 @@ from diffsda.presets import build
 from diffsda.scenes import PRESETS, SMALL, by_name, fit, load_scenes
 from diffsda.training import TrainConfig
 from diffsda.video import Clips, Windows
+from diffsda.video_latents import small_stage
 
 QUICK = replace(SMALL, config=TrainConfig(2, 8))
 FOUR = replace(SMALL, windows=(4, 1))  # windows of four frames
@@ -142,3 +143,16 @@ def test_smaller_frames_are_made_alike_in_training_and_in_swaps():
     assert made.shape == (13, 3, 16, 16)
     whole = model.swap(clips.clip(0), clips.clip(1), steps=2)
     assert torch.equal(whole, made)
+
+
+def test_frames_become_latents_once(tmp_path):
+    torch.manual_seed(0)
+    stage = small_stage()
+    prepared(tmp_path, "grid", ["a", "b", "c"], {"talker": ["x", "y", "z"]}, V=4, side=16)
+    first = load_scenes("grid", replace(FOUR, windows=(2, 1)), tmp_path, stage)
+    assert first.train[:1].frame == (4, 2, 2)
+    (kept,) = tmp_path.glob("grid-*/frames.npy")
+    written = kept.stat().st_mtime_ns
+    again = load_scenes("grid", replace(FOUR, windows=(2, 1)), tmp_path, stage)
+    assert kept.stat().st_mtime_ns == written
+    assert torch.equal(first.test[:].x, again.test[:].x)
