@@ -68,6 +68,12 @@ def test_voices_experiment_ends_with_players_in_the_report(tmp_path):
     assert report.read_text(encoding="utf-8").count("<audio controls") == 3 + 4
 
 
+def test_video_experiment_has_moving_pictures_in_the_report(tmp_path):
+    run_fast(NBS / "21_video_experiments.ipynb", tmp_path, {"data": "sprites"})
+    report = write_report(tmp_path / "21_video_experiments.ipynb", tmp_path / "report.html")
+    assert "data:image/gif;base64" in report.read_text(encoding="utf-8")
+
+
 @by_stem
 def test_stored_outputs_are_fit_to_be_read(path):
     for cell, output in outputs_of(path):
