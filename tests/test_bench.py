@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from diffsda import bench
 from diffsda.data import Sequences
@@ -20,36 +21,88 @@ from diffsda.vowels import vowels
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "bench.json"
 
 
-@pytest.fixture
-def model():
+def vectors():
     torch.manual_seed(0)
     return DiffSDA.mlp((3,), s_dim=4, d_dim=2, hidden=8, enc_width=16, dec_width=16)
 
 
-def sequences(lengths, V=9, missing=0.0):
-    observed = torch.rand(len(lengths), V, 3) >= missing
+def images(patch=1):
+    """A U-Net whose layers that start at zero act: behind them no difference would be seen."""
+    torch.manual_seed(0)
+    levels = {"multipliers": (1, 2), "blocks": 1, "attention": (1,), "embedding": 16}
+    model = DiffSDA.unet((3, 8 * patch, 4 * patch), 4, 2, 8, 16, 16, patch=patch, **levels)
+    return bench.awake(model)
+
+
+@pytest.fixture(params=[vectors, images])
+def model(request):
+    return request.param()
+
+
+def sequences(model, lengths, V=9, missing=0.0):
+    x = torch.randn(len(lengths), V, *model.decoder.frame)
+    observed = torch.rand(x.shape) >= missing
     observed[:, 0] = True
-    return Sequences(torch.randn(len(lengths), V, 3), torch.tensor(lengths), observed)
+    return Sequences(x, torch.tensor(lengths), observed)
+
+
+@pytest.fixture
+def precise():
+    """Double precision: a group norm over a few pixels multiplies what rounding there is."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize("lengths", [[9, 9], [9, 4], [3, 1, 7]])
 @pytest.mark.parametrize("draws", [1, 3])
-def test_training_is_the_same_function(model, lengths, draws):
-    batch = sequences(lengths, missing=0.4)
+def test_training_is_the_same_function(precise, model, lengths, draws):
+    batch = sequences(model, lengths, missing=0.4)
     sides = (
         partial(loss, model, batch, draws=draws) for loss in (bench.plain_loss, denoising_loss)
     )
     plain, ours = (bench.gradients(model, side) for side in sides)
-    assert bench.difference(plain, ours) < 1e-4
+    assert bench.difference(plain, ours) < 1e-8
     assert len(plain) == 1 + len(list(model.parameters()))
+
+
+def test_images_in_patches_too(precise):
+    model = images(patch=2)
+    batch = sequences(model, [3, 2], V=3)
+    sides = (partial(loss, model, batch, draws=2) for loss in (bench.plain_loss, denoising_loss))
+    plain, ours = (bench.gradients(model, side) for side in sides)
+    assert bench.difference(plain, ours) < 1e-8
+
+
+def test_a_dead_weight_is_found(model):
+    """A step's row is refused for a model with a weight that nothing calls."""
+    model.never_called = nn.Linear(2, 2)
+    with pytest.raises(RuntimeError, match="not have been used"):
+        bench.training_row("x", model, sequences(model, [2]), 1.0, 1.0, rounds=1)
+
+
+def test_awake_changes_what_starts_at_zero_only():
+    levels = {"multipliers": (1, 2), "blocks": 1, "embedding": 16}
+    model = DiffSDA.unet((3, 8, 4), 4, 2, hidden=8, enc_width=16, dec_width=16, **levels)
+    before = {k: p.clone() for k, p in model.named_parameters()}
+    for name, p in bench.awake(model).named_parameters():
+        if not torch.equal(p, before[name]):
+            assert before[name].abs().max() < 1e-4 and p.abs().max() > 1e-3
+    assert all(p.abs().max() > 1e-3 for p in model.parameters() if p.ndim > 1)
+
+
+def test_a_network_without_a_plain_formulation_is_refused(model):
+    with pytest.raises(TypeError, match="no plain formulation of a Linear"):
+        bench.plain_features(nn.Linear(1, 1), torch.zeros(1))
+    with pytest.raises(TypeError, match="no plain formulation of a Linear"):
+        bench.plain_network(nn.Linear(1, 1), *torch.zeros(3, 1))
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5))
 def test_padding_is_never_read(lengths):
-    torch.manual_seed(0)
-    model = DiffSDA.mlp((3,), s_dim=4, d_dim=2, hidden=8, enc_width=16, dec_width=16).eval()
-    batch = sequences(lengths)
+    model = vectors().eval()
+    batch = sequences(model, lengths)
     torch.manual_seed(1)
     wild = torch.where(batch.frame_mask[..., None], batch.x, torch.randn_like(batch.x))
     ours, plain = model.encode(batch), bench.plain_encode(model, wild, batch.lengths)
@@ -58,7 +111,7 @@ def test_padding_is_never_read(lengths):
 
 
 def test_sampling_is_the_same_function(model):
-    batch = sequences([9, 9])
+    batch = sequences(model, [9, 9])
     factors, x_T = model.encode(batch), torch.randn(batch.x.shape)
     plain, ours = bench.plain_decode(model, factors, x_T, 6), model.decode(factors, x_T, 6)
     assert bench.difference([plain], [ours]) < 1e-3
@@ -92,18 +145,55 @@ def test_frames_are_the_same(seconds):
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("draws", [1, 4])
 def test_a_training_row_compares_what_it_times(model, bf16, draws):
-    row = bench.training_row(
-        "tiny", model, sequences([9, 5]), 1.0, 1.0, draws=draws, bf16=bf16, rounds=1
-    )
+    batch = sequences(model, [9, 5])
+    row = bench.training_row("tiny", model, batch, 1.0, 1.0, draws=draws, bf16=bf16, rounds=1)
     assert ("bf16" in row.name) == bf16 and row.plain > 0 < row.ours
     assert row.difference < (0.1 if bf16 else 1e-4)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_an_encoding_row_compares_what_it_times(model, bf16):
+    row = bench.encode_row("tiny", model, sequences(model, [4, 4], V=4), 1.0, 1.0, bf16=bf16)
+    assert ("bf16" in row.name) == bf16 == (row.dtype == "bfloat16")
+    assert row.difference < (0.1 if bf16 else 1e-4)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_multistep_row_takes_the_fewest_calls_that_come_as_near(model, monkeypatch, bf16):
+    told = {8: 0.3, 12: 0.1, 16: 0.05}
+    monkeypatch.setattr(bench, "distances", lambda *args, **options: (0.1, told))
+    monkeypatch.setattr(bench, "plain_decode", lambda *args, **options: None)
+    seen, sample = [], bench.multistep
+    note = lambda *args: seen.append(args[3:]) or sample(*args)
+    monkeypatch.setattr(bench, "multistep", note)
+    row = bench.multistep_row("tiny", model, sequences(model, [2], V=2), bf16=bf16, rounds=2)
+    assert seen == [(12, bf16)] * 2 and "12 calls at distance 0.1000" in row.note
+    told.update({8: 0.3, 12: 0.11, 16: 0.2})  # none comes as near: the nearest
+    row = bench.multistep_row("tiny", model, sequences(model, [2], V=2), bf16=bf16, rounds=1)
+    assert "12 calls at distance 0.1100" in row.note
+
+
+@pytest.mark.parametrize("kind", ["frames", "latents"])
+def test_batches_of_clips_are_the_same(kind):
+    row = bench.clips_row(kind, count=9, length=30, rounds=1)
+    assert row.difference < 1e-5 and kind in row.name
+
+
+@pytest.mark.parametrize("name", bench.IMAGES)
+def test_image_presets_have_the_papers_shapes(name):
+    V, *frame = bench.SHAPES[name]
+    assert V == bench.PRESETS[name].windows[0] and len(frame) == 3
+    blobs = bench.blobs(2, V, tuple(frame))
+    assert blobs.x.shape == (2, V, *frame) and abs(blobs.x.std() - 0.5) < 0.02
+    neighbours = (blobs.x[..., 1:] - blobs.x[..., :-1]).std()
+    assert neighbours < 0.15  # smooth
 
 
 @pytest.mark.parametrize("name", bench.MUSTS)
 def test_made_up_batches_have_the_sets_shape(name):
     batch = bench.made_up(name)
     assert batch.x.shape[1:] == bench.SHAPES[name]
-    assert bench.PRESETS[name].draws == (1 if name in bench.SPEECH else 10)
+    assert bench.PRESETS[name].draws == (10 if name in bench.SERIES else 1)
     assert torch.equal(batch.x, bench.made_up(name).x)
 
 
@@ -134,7 +224,7 @@ def test_a_faster_side_that_computes_something_else_is_refused(model, monkeypatc
     other = lambda model, batch, draws: denoising_loss(model, batch, draws=draws, P_mean=-0.5)
     monkeypatch.setattr(bench, "plain_loss", other)
     with pytest.raises(AssertionError, match="differ"):
-        bench.training_row("x", model, sequences([9, 5]), 1.0, 1.0, rounds=1)
+        bench.training_row("x", model, sequences(model, [9, 5]), 1.0, 1.0, rounds=1)
 
 
 def test_the_kept_table_has_a_line_for_every_must():
