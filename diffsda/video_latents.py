@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,10 @@ from .video import Clips, VideoModel, open_clips
 def _diffusers():
     "The library. Raises ValueError if it is not installed."
     try:
-        import diffusers
+        with warnings.catch_warnings():
+            # of tqdm, in notebooks without widgets
+            warnings.filterwarnings("ignore", "IProgress not found")
+            import diffusers
     except ModuleNotFoundError as error:
         raise ValueError("first stages need diffusers: pip install 'diffsda[video]'") from error
     return diffusers
