@@ -362,10 +362,16 @@ class VideoModel:
 
     def pieces(self, clip) -> tuple[Sequences, np.ndarray]:  # (V, C, H, W) bytes
         "Windows of a clip side by side, and which frame of it (at the model's rate) each of theirs is."
-        frames = np.asarray(clip)[:: self.stride]
+        frames = np.ascontiguousarray(np.asarray(clip)[:: self.stride])
         whole = Clips(frames, [0, len(frames)], ("this clip",))
         whole = whole.reduced(self.size) if self.size else whole
         frames = self.stage.encode(torch.from_numpy(whole.frames)).numpy()
+        expected = tuple(self.model.decoder.frame)
+        if frames.shape[1:] != expected:
+            raise ValueError(
+                f"frames of shape {whole.frames.shape[1:]} reach the model as {frames.shape[1:]}, expected {expected}; "
+                "use clips of the size, and the stage, that it was trained with"
+            )
         whole = Clips(frames, whole.starts, whole.names)
         windows = Windows(whole, self.V, every=self.V, scale=self.scale)
         return windows[:], windows.first[:, None] + np.arange(self.V)
