@@ -778,7 +778,7 @@ def rows_of_sampling(name: str, report: Callable, rounds: int):
     "Sampling of frames that are images, two of a clip, in both precisions."
     frame = SHAPES[name][1:]
     model, data = learned(name, blobs(16, 1, frame), 12, batch=4), blobs(1, 2, frame, seed=1)
-    few = {"calls": (22, 26, 30, 34), "converged": 80, "rounds": rounds}
+    few = {"calls": (20, 22, 24, 26, 30, 34), "converged": 80, "rounds": rounds}
     report(multistep_row(name, model, data, 1.9, 2.1, **few))
     if torch.cpu._is_avx512_bf16_supported():
         report(multistep_row(name, model, data, 5.0, None, bf16=True, **few))
