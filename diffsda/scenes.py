@@ -152,9 +152,10 @@ _SPRITES = replace(
 
 
 def _fast(preset: Preset, steps: int, size: int) -> Preset:
-    "Small frames, which need no folding: what a report of two minutes can show."
+    "Few and small frames, which need no folding: what a report of two minutes can show."
     config = replace(preset.config, steps=steps, warmup=20, lr=3e-3, log_every=5)
-    return replace(preset, config=config, size=size, unet=preset.unet | {"patch": 1})
+    levels = preset.unet | {"patch": 1}
+    return replace(preset, config=config, size=size, windows=(8, 1), unet=levels)
 
 
 PRESETS |= {
@@ -164,8 +165,8 @@ PRESETS |= {
     "grid_short": replace(_SPRITES, d_dim=12, windows=(10, 2)),
 }
 PRESETS |= {
-    "digits_fast": _fast(SMALL, 200, 16),
-    "sprites_fast": _fast(_SPRITES, 250, 16),
+    "digits_fast": _fast(SMALL, 120, 16),
+    "sprites_fast": _fast(_SPRITES, 120, 16),
     "grid_fast": _fast(PRESETS["grid_short"], 60, 16),
 }
 
