@@ -627,7 +627,7 @@ def read_images(folder: Path, at: range) -> np.ndarray:  # (V, 3, H, W)
     "Some images of a folder."
     names = sorted(os.listdir(folder))
     frames = [np.asarray(Image.open(folder / names[i])) for i in at]
-    return np.stack(frames).transpose(0, 3, 1, 2).astype(np.float32) / 255
+    return np.stack(frames).transpose(0, 3, 1, 2)
 
 
 def read_latents(path: Path, at: range) -> np.ndarray:  # (V, C, H, W)
@@ -638,7 +638,7 @@ def read_latents(path: Path, at: range) -> np.ndarray:  # (V, C, H, W)
 class PlainClips(Dataset):
     "The first window of each clip, listed, read and scaled when it is asked for."
 
-    def __init__(self, folder: Path, read: Callable, V: int, stride: int, scale: Scale):
+    def __init__(self, folder: Path, read: Callable, V: int, stride: int, scale: Scale | None):
         self.folder, self.read, self.scale = folder, read, scale
         self.at = range(0, V * stride, stride)
 
@@ -648,6 +648,9 @@ class PlainClips(Dataset):
     def __getitem__(self, i: int) -> Tensor:
         path = self.folder / sorted(os.listdir(self.folder))[i]
         frames = torch.from_numpy(self.read(path, self.at))
+        if self.scale is None:
+            return frames
+        frames = frames / 255 if frames.dtype == torch.uint8 else frames
         return 0.5 * (frames - self.scale.mean) / self.scale.std
 
 
@@ -667,6 +670,8 @@ def clips_row(
     kind: str,  # "frames" or "latents"
     count: int = 64,  # clips
     length: int = 60,  # frames of each
+    *,
+    scaled: bool = False,  # up to normalised floats; else frames as they are stored
     must: float | None = None,
     aim: float | None = None,
     rounds: int = 5,
@@ -686,14 +691,21 @@ def clips_row(
         clips = Clips(np.load(packed, mmap_mode="r"), np.arange(count + 1) * length)
         data = Windows(clips, V, stride, every=None).fit_scale()
         order = batch_rows(0, count, count, seed=0)
-        items = PlainClips(plain, read, V, stride, data.scale)
+        items = PlainClips(plain, read, V, stride, data.scale if scaled else None)
+
+        def ours(rows: Tensor) -> Tensor:
+            if scaled:
+                return data[rows].x
+            at = data.first[rows, None] + data.stride[rows, None] * np.arange(V)
+            return torch.from_numpy(clips.frames[at])
+
         sides = (
             lambda: list(DataLoader(items, 8, sampler=order.tolist())),
-            lambda: [data[rows].x for rows in order.split(8)],
+            lambda: [ours(rows) for rows in order.split(8)],
         )
-        gap = difference(*(side() for side in sides))
+        gap = difference(*([batch.float() for batch in side()] for side in sides))
         assert gap < 1e-4, f"the batches differ by {gap:.1e}"
-        label = f"loading, {kind} of clips"
+        label = f"loading, {kind} of clips" + (", normalised" if scaled else "")
         return measure(label, *sides, must, aim, rounds=rounds, difference=gap)
 
 # %% ../nbs/60_bench.ipynb #81fed487
@@ -805,8 +817,9 @@ def main(path="results/bench.json", rounds: int = 3):
         report(memory_row(name, must=1.05, aim=0.8))
     report(eer_row(rounds=rounds))
     report(loading_row(rounds=rounds))
-    report(clips_row("frames", must=50, aim=200, rounds=rounds))
-    report(clips_row("latents", must=20, aim=70, rounds=rounds))
+    for kind, must, aim in (("frames", 50, 200), ("latents", 20, 70)):
+        report(clips_row(kind, must=must, aim=aim, rounds=rounds))
+        report(clips_row(kind, scaled=True, rounds=rounds))
     report(front_end_row(vowels(20), rounds=rounds))
     for name in MUSTS:
         rows_of_training(name, report, rounds)

@@ -174,9 +174,11 @@ def test_a_multistep_row_takes_the_fewest_calls_that_come_as_near(model, monkeyp
 
 
 @pytest.mark.parametrize("kind", ["frames", "latents"])
-def test_batches_of_clips_are_the_same(kind):
-    row = bench.clips_row(kind, count=9, length=30, rounds=1)
-    assert row.difference < 1e-5 and kind in row.name
+@pytest.mark.parametrize("scaled", [False, True])
+def test_batches_of_clips_are_the_same(kind, scaled):
+    row = bench.clips_row(kind, count=9, length=30, scaled=scaled, rounds=1)
+    assert row.difference < (1e-5 if scaled else 1e-12)
+    assert kind in row.name and ("normalised" in row.name) == scaled
 
 
 @pytest.mark.parametrize("name", bench.IMAGES)
