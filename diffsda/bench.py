@@ -665,7 +665,7 @@ def write_latents(path: Path, frames: np.ndarray):
     "A clip as one file."
     np.savez(path, h=frames)
 
-
+# %% ../nbs/60_bench.ipynb #62344a7f
 def clips_row(
     kind: str,  # "frames" or "latents"
     count: int = 64,  # clips
