@@ -795,7 +795,7 @@ def rows_of_sampling(name: str, report: Callable, rounds: int):
     if torch.cpu._is_avx512_bf16_supported():
         report(multistep_row(name, model, data, 5.0, None, bf16=True, **few))
 
-
+# %% ../nbs/60_bench.ipynb #bd2f8b1e
 def main(path="results/bench.json", rounds: int = 3):
     "Measures every row, prints the table and writes it."
     if hasattr(os, "sched_setaffinity"):
