@@ -219,7 +219,7 @@ def awake(model: DiffSDA) -> DiffSDA:
 
 def difference(plain: list, ours: list) -> float:
     "Largest difference of two lists of tensors, each relative to the largest entry of its plain side."
-    gap = lambda a, b: float((a - b).abs().max() / a.abs().max().clamp(min=1e-6))
+    gap = lambda a, b: float(((a - b).abs().max() / a.abs().max().clamp(min=1e-6)).detach())
     return max(gap(a, b) for a, b in zip(plain, ours, strict=True))
 
 # %% ../nbs/60_bench.ipynb #9c993ebf
