@@ -797,14 +797,18 @@ def rows_of_sampling(name: str, report: Callable, rounds: int):
 
 # %% ../nbs/60_bench.ipynb #2037a7b9
 def main(path="results/bench.json", rounds: int = 3, only: str = ""):
-    "Measures every row, or those whose names hold a word of `only`, prints them and writes the table; other rows stay."
+    "Measures every row, or those whose names hold a word of `only` (other rows stay); prints and writes each as it is measured."
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
-    rows, wanted = [], lambda name: not only or any(word in name for word in only.split())
+    wanted = lambda name: not only or any(word in name for word in only.split())
+    kept = json.loads(Path(path).read_text()) if only and Path(path).exists() else []
+    written = {row["name"]: row for row in kept}
+    machine = {"hardware": f"{platform.machine()}, one core", "command": "make bench"}
 
     def report(row: Row):
-        rows.append(row)
+        written[row.name] = asdict(row) | machine
+        Path(path).write_text(json.dumps(list(written.values()), indent=1) + "\n")
         must, aim = (f"{n:g}" if n else "-" for n in (row.must, row.aim))
         print(
             f"{row.name:56} {row.ratio:8.2f} (lower quartile {row.lower_quartile:.2f}, must {must}, "
@@ -833,8 +837,3 @@ def main(path="results/bench.json", rounds: int = 3, only: str = ""):
             report(multistep_row(name, learned(name, known), asked, rounds=rounds))
     for name in filter(wanted, ("mug", "voxceleb")):
         rows_of_sampling(name, report, rounds)
-    machine = {"hardware": f"{platform.machine()}, one core", "command": "make bench"}
-    written = {row.name: asdict(row) | machine for row in rows}
-    if only and Path(path).exists():
-        written = {row["name"]: row for row in json.loads(Path(path).read_text())} | written
-    Path(path).write_text(json.dumps(list(written.values()), indent=1) + "\n")

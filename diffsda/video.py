@@ -102,7 +102,7 @@ class Clips:
         "The same clips, their frames `size` pixels a side, each the mean of those it covers; held in memory."
         made = np.empty((*self.frames.shape[:2], size, size), np.uint8)
         for start in tqdm(range(0, len(made), 1024), "reducing frames", delay=2):
-            part = torch.from_numpy(np.asarray(self.frames[start : start + 1024])).float()
+            part = torch.from_numpy(np.array(self.frames[start : start + 1024])).float()
             part = torch.nn.functional.interpolate(part, (size, size), mode="area")
             made[start : start + 1024] = part.round().byte().numpy()
         return Clips(made, self.starts, **self.labels(slice(None)))
@@ -362,7 +362,7 @@ class VideoModel:
 
     def pieces(self, clip) -> tuple[Sequences, np.ndarray]:  # (V, C, H, W) bytes
         "Windows of a clip side by side, and which frame of it (at the model's rate) each of theirs is."
-        frames = np.ascontiguousarray(np.asarray(clip)[:: self.stride])
+        frames = np.array(np.asarray(clip)[:: self.stride])
         whole = Clips(frames, [0, len(frames)], ("this clip",))
         whole = whole.reduced(self.size) if self.size else whole
         frames = self.stage.encode(torch.from_numpy(whole.frames)).numpy()

@@ -79,6 +79,27 @@ class TestClips:
         with pytest.raises(ValueError, match=message):
             Clips(**good | change)
 
+    def test_frames_that_cannot_be_written_to_are_read_without_a_warning(self):
+        "As those of a prepared set are, which is mapped from disk."
+        frames = noise(8, 3, 16, 16)
+        frames.setflags(write=False)
+        clips = Clips(frames, [0, 8])
+        model = VideoModel(
+            DiffSDA.mlp((3, 8, 8), 4, 2, 8, 8, 8),
+            Scale.fit(Sequences(torch.randn(2, 4, 3, 8, 8))),
+            4,
+            size=8,
+        )
+        torch.set_warn_always(True)  # else once in a process
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                assert clips.reduced(8).frames.shape == (8, 3, 8, 8)
+                Windows(clips, 4)[:2]
+                model.swap(clips.clip(0), clips.clip(0), steps=2)
+        finally:
+            torch.set_warn_always(False)
+
     def test_no_rows_are_refused(self):
         with pytest.raises(ValueError, match="pick no clip"):
             Clips(noise(5, 3, 4, 4), [0, 5])[[]]
