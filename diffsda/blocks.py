@@ -71,10 +71,10 @@ def modulate(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     "`h * (1 + scale) + shift` (AdaGN, with any norm before or after)."
     return torch.addcmul(h + shift, h, scale)
 
-# %% ../nbs/06_blocks.ipynb #256045d6
-def group_norm(channels: int) -> nn.GroupNorm:
-    "A norm over groups of channels: 32 groups where they divide the channels, else as many of them as do."
-    return nn.GroupNorm(math.gcd(32, channels), channels)
+# %% ../nbs/06_blocks.ipynb #05e337e3
+def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
+    "A norm over groups of channels: as many groups as asked where they divide the channels, else the most that do."
+    return nn.GroupNorm(math.gcd(groups, channels), channels)
 
 
 def starts_at_zero(layer: nn.Module) -> nn.Module:
@@ -87,9 +87,9 @@ def starts_at_zero(layer: nn.Module) -> nn.Module:
 class SelfAttention(nn.Module):
     "What all places of an image tell each other, added to it: (N, C, H, W) to the same. One head."
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, groups: int = 32):
         super().__init__()
-        self.norm = group_norm(channels)
+        self.norm = group_norm(channels, groups)
         self.ask = nn.Conv2d(channels, 3 * channels, 1)
         self.answer = starts_at_zero(nn.Conv2d(channels, channels, 1))
 
@@ -156,16 +156,17 @@ class ResidualBlock(nn.Module):
         steered: bool = False,  # takes a gain and a shift, and has a third round
         attend: bool = False,
         dropout: float = 0.1,
+        groups: int = 32,  # of channels that are normed together
     ):
         super().__init__()
         conv = lambda n: nn.Conv2d(n, width, 3, padding=1)
         widths = [width_in, width, width] if steered else [width_in, width]
-        self.norms = nn.ModuleList(map(group_norm, widths))
+        self.norms = nn.ModuleList(group_norm(n, groups) for n in widths)
         self.convs = nn.ModuleList(map(conv, widths))
         starts_at_zero(self.convs[-1])
         self.dropout = Dropout(dropout)
         self.shortcut = nn.Identity() if width_in == width else nn.Conv2d(width_in, width, 1)
-        self.attention = SelfAttention(width) if attend else nn.Identity()
+        self.attention = SelfAttention(width, groups) if attend else nn.Identity()
 
     def forward(
         self,

@@ -165,9 +165,10 @@ class UNet(nn.Module):
         attention: tuple,  # levels that have it, counted from 0
         steered: bool,
         dropout: float,
+        groups: int = 32,  # of channels that are normed together
     ):
         super().__init__()
-        block = partial(ResidualBlock, steered=steered, dropout=dropout)
+        block = partial(ResidualBlock, steered=steered, dropout=dropout, groups=groups)
         conv = lambda a, b, stride=1: nn.Conv2d(a, b, 3, stride=stride, padding=1)
         self.head, width = conv(width_in, channels), channels
         kept, self.down, self.up = [width], nn.ModuleList(), nn.ModuleList()
@@ -186,7 +187,7 @@ class UNet(nn.Module):
                 width = channels * multiplier
             if level:
                 self.up.append(Doubling(width))
-        self.norm, self.tail = group_norm(width), conv(width, width_out)
+        self.norm, self.tail = group_norm(width, groups), conv(width, width_out)
         nn.init.xavier_uniform_(self.tail.weight, gain=1e-5)
         nn.init.zeros_(self.tail.bias)
         called = [*self.down, *self.middle, *self.up]
@@ -225,7 +226,7 @@ def check_image(frame: tuple, patch: int, levels: int):
 
 
 class UNetEncoder(Rebuildable):
-    "Features of single images: (B, V, C, H, W) to (B, V, features), a map of one channel."
+    "Features of single images: (B, V, C, H, W) to (B, V, H * W), a map of one channel."
 
     def __init__(
         self,
@@ -236,22 +237,24 @@ class UNetEncoder(Rebuildable):
         attention: tuple = (2,),
         patch: int = 1,
         dropout: float = 0.1,
+        groups: int = 32,
     ):
         super().__init__()
-        check_sizes(channels=channels, blocks=blocks, patch=patch)
+        check_sizes(channels=channels, blocks=blocks, patch=patch, groups=groups)
         check_image(frame, patch, len(multipliers))
         self.frame, self.patch = tuple(frame), patch
         C, H, W = frame
-        self.features = H * W // patch**2
+        self.features = H * W
         self.net = UNet(
             C * patch**2,
-            1,
+            patch**2,  # one number for each pixel
             channels,
             multipliers,
             blocks,
             attention,
             steered=False,
             dropout=dropout,
+            groups=groups,
         )
 
     def forward(
@@ -277,15 +280,23 @@ class UNetDecoder(Rebuildable):
         attention: tuple = (2,),
         patch: int = 1,
         dropout: float = 0.1,
+        groups: int = 32,
         embedding: int = 256,  # width of what is told about noise level and factors (paper: 4 x channels)
     ):
         super().__init__()
-        check_sizes(z_dim=z_dim, channels=channels, blocks=blocks, patch=patch, embedding=embedding)
+        check_sizes(
+            z_dim=z_dim,
+            channels=channels,
+            blocks=blocks,
+            patch=patch,
+            groups=groups,
+            embedding=embedding,
+        )
         check_image(frame, patch, len(multipliers))
         self.frame, self.patch = tuple(frame), patch
         width = frame[0] * patch**2
         self.net = UNet(
-            width, width, channels, multipliers, blocks, attention, steered=True, dropout=dropout
+            width, width, channels, multipliers, blocks, attention, True, dropout, groups
         )
         self.embed_sigma = SigmaEmbedding(channels, embedding)
         self.embed_z = nn.Linear(z_dim, embedding)

@@ -97,11 +97,12 @@ class DiffSDA(Rebuildable):
         attention: tuple = (2,),  # levels that have it
         patch: int = 1,  # sides of the squares folded into channels; 1 is the paper
         dropout: float = 0.1,
+        groups: int = 32,  # of channels normed together; narrow networks need few, of many channels
         embedding: int = 256,  # width of what the decoder is told about noise level and factors
         **options,  # of SequenceEncoder: shared, causal, d_noise
     ) -> "DiffSDA":
         "The paper's model for frames that are images: U-Nets for reading and for denoising a frame."
-        shape = (multipliers, blocks, attention, patch, dropout)
+        shape = (multipliers, blocks, attention, patch, dropout, groups)
         frames = UNetEncoder(frame, enc_width, *shape)
         encoder = SequenceEncoder(frames, s_dim, d_dim, hidden, **options)
         return DiffSDA(encoder, UNetDecoder(frame, s_dim + d_dim, dec_width, *shape, embedding))

@@ -124,49 +124,54 @@ PRESETS = {
 PRESETS["sprites"] = replace(PRESETS["mug"], windows=(8, 1))
 PRESETS["grid"] = PRESETS["voxceleb"]
 
-# %% ../nbs/24_scenes.ipynb #9b282e07
-_SMALL = {"multipliers": (1, 2), "blocks": 1, "attention": (1,), "patch": 2, "dropout": 0.0}
+# %% ../nbs/24_scenes.ipynb #ceb9e1f3
+_SMALL = {
+    "multipliers": (1, 2),
+    "blocks": 1,
+    "attention": (),
+    "patch": 4,
+    "groups": 2,
+    "dropout": 0.0,
+}
 SMALL = Preset(
     32,
     4,
     128,
     32,
-    32,
-    TrainConfig(1200, 8, lr=2e-3, warmup=50, precision="bf16"),
+    64,
+    TrainConfig(2400, 12, lr=2e-3, warmup=50, precision="bf16"),
     embedding=128,
     draws=1,
-    windows=(12, 1),
-    P_mean=0.0,
-    P_std=1.8,
+    windows=(8, 1),
+    P_mean=0.5,
+    P_std=1.7,
     unet=_SMALL,
 )
 _SPRITES = replace(
     SMALL,
     s_dim=64,
     d_dim=8,
-    config=TrainConfig(2400, 8, lr=2e-3, warmup=100, precision="bf16", save_every=250),
-    windows=(8, 1),
-    unet=_SMALL | {"multipliers": (1, 2, 2)},
+    config=TrainConfig(6000, 8, lr=2e-3, warmup=100, precision="bf16", save_every=250),
     size=32,
 )
 
 
 def _fast(preset: Preset, steps: int, size: int) -> Preset:
-    "Few and small frames, which need no folding: what a report of two minutes can show."
+    "Few and small frames: what a report of two minutes can show."
     config = replace(preset.config, steps=steps, warmup=20, lr=3e-3, log_every=5)
-    levels = preset.unet | {"patch": 1}
+    levels = preset.unet | {"patch": 2}
     return replace(preset, config=config, size=size, windows=(8, 1), unet=levels)
 
 
 PRESETS |= {
-    "digits": replace(SMALL, config=replace(SMALL.config, steps=5000)),
+    "digits": replace(SMALL, config=replace(SMALL.config, steps=10_000)),
     "digits_short": SMALL,
     "sprites_short": _SPRITES,
     "grid_short": replace(_SPRITES, d_dim=12, windows=(10, 2)),
 }
 PRESETS |= {
-    "digits_fast": _fast(SMALL, 120, 16),
-    "sprites_fast": _fast(_SPRITES, 120, 16),
+    "digits_fast": _fast(SMALL, 240, 16),
+    "sprites_fast": _fast(_SPRITES, 240, 16),
     "grid_fast": _fast(PRESETS["grid_short"], 60, 16),
 }
 

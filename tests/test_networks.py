@@ -248,7 +248,7 @@ def test_images_of_any_size_that_the_levels_divide(C, multiples, levels, patch, 
     x = torch.randn(2, 3, *frame)
     look, draw = viewer(frame, **sizes), draughtsman(frame, **sizes)
     assert look(x, everything(x)).shape == (2, 3, look.features)
-    assert look.features == frame[1] * frame[2] // patch**2
+    assert look.features == frame[1] * frame[2]  # one number for each pixel, folded or not
     condition = draw.condition(torch.randn(2, 3, 5))
     assert draw(x, torch.tensor(0.1), condition).shape == x.shape
     assert draw(x.expand(2, *x.shape), torch.zeros(2, 1, 1), condition).shape == (2, *x.shape)
