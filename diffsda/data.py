@@ -86,16 +86,17 @@ class Sequences:
                 f"observed must be bool and of x's shape {tuple(self.x.shape)}, "
                 f"got {self.observed.dtype} of shape {tuple(self.observed.shape)}; True means measured"
             )
-        empty = ~self.mask.expand_as(self.x).flatten(1).any(1)
+        empty = ~self.mask.flatten(1).any(1)
         if empty.any():
             raise ValueError(f"sequence {int(empty.nonzero()[0])} has no observed value; drop it")
-        if not torch.isfinite(self.x[self.mask.expand_as(self.x)]).all():
+        x = torch.where(self.mask, self.x, 0.0)
+        if not torch.isfinite(x).all():
             raise ValueError(
                 "x holds NaN or infinite values that are not marked missing; pass observed=x.isfinite()"
             )
         _check_labels(self.static, (B,), self.classes, "static")
         _check_labels(self.dynamic, (B, V), self.classes, "dynamic")
-        object.__setattr__(self, "x", torch.where(self.mask, self.x, 0.0))
+        object.__setattr__(self, "x", x)
 
     @property
     def frame_mask(self) -> Tensor:  # (B, V) bool
