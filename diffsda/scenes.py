@@ -82,7 +82,7 @@ def load_scenes(
     folder="data",  # holds the prepared sets
     stage: FirstStage | None = None,  # frames become its latents, kept in a folder beside the set
 ) -> Parts:
-    "The parts of a set. Raises ValueError for an unknown name, if it is not prepared, and as `encode_clips`."
+    "The parts of a set, without the label that split them if there are others. Raises ValueError for an unknown name, if it is not prepared, and as `encode_clips`."
     V, stride = preset.windows
     if name == "digits":
         return Parts(*digit_splits(V=V, size=preset.size or 32))
@@ -94,6 +94,9 @@ def load_scenes(
     if stage is not None:
         clips = encode_clips(clips, stage, Path(folder) / f"{name}-{stage.fingerprint[:8]}")
     rows = split(clips, OWNERS[name])
+    labels = {k: y for k, y in clips.static.items() if k not in (OWNERS[name], "part")}
+    if labels or clips.dynamic:  # no test clip shares its owner with training: nothing to judge by
+        clips = replace(clips, static=labels)
     fit = Windows(clips, V, stride, rows=rows[0], augment=AUGMENT.get(name)).fit_scale()
     complete = (Windows(clips, V, stride, V * stride, part, fit.scale) for part in rows[1:])
     return Parts(fit, *complete)

@@ -78,6 +78,16 @@ def test_looks_of_test_clips_were_never_trained_on(tmp_path):
     assert len(parts.test) == 12 * 3 and len(parts.train) > 9 * len(held[0])  # side by side; all
 
 
+def test_who_is_seen_is_no_label_where_there_are_others(tmp_path):
+    "Nobody in the test part was seen in training, so no judge and no probe could ever be right about them."
+    names, chars = [f"c{i}" for i in range(60)], [f"{i // 3}" for i in range(60)]
+    prepared(tmp_path, "sprites", names, {"char": chars, "hair": ["red", "blue"] * 30})
+    parts = load_scenes("sprites", FOUR, tmp_path)
+    held = [set(np.array(chars)[np.unique(part.owner)]) for part in parts]
+    assert not held[0] & held[2]
+    assert set(parts.train[:2].static) == set(parts.test[:2].static) == {"hair"}
+
+
 def test_the_sets_own_test_speakers_are_obeyed(tmp_path):
     who = [f"id{i % 20}" for i in range(60)]
     part = ["test" if int(w[2:]) < 3 else "train" for w in who]
