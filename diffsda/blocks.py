@@ -73,7 +73,7 @@ def modulate(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 # %% ../nbs/06_blocks.ipynb #05e337e3
 def group_norm(channels: int, groups: int = 32) -> nn.GroupNorm:
-    "A norm over groups of channels: as many groups as asked where they divide the channels, else the most that do."
+    "A norm over groups of channels: as many groups as asked where they divide the channels, else their greatest common divisor."
     return nn.GroupNorm(math.gcd(groups, channels), channels)
 
 
