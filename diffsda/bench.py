@@ -797,12 +797,12 @@ def rows_of_sampling(name: str, report: Callable, rounds: int):
 
 # %% ../nbs/60_bench.ipynb #2037a7b9
 def main(path="results/bench.json", rounds: int = 3, only: str = ""):
-    "Measures every row, or those whose names hold a word of `only` (other rows stay); prints and writes each as it is measured."
+    "Measures every row, or those whose names hold a word of `only`; prints and writes each as it is measured. Other rows stay."
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     wanted = lambda name: not only or any(word in name for word in only.split())
-    kept = json.loads(Path(path).read_text()) if only and Path(path).exists() else []
+    kept = json.loads(Path(path).read_text()) if Path(path).exists() else []
     written = {row["name"]: row for row in kept}
     machine = {"hardware": f"{platform.machine()}, one core", "command": "make bench"}
 

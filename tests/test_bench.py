@@ -246,3 +246,26 @@ def test_the_kept_table_has_a_line_for_every_must():
     ):
         assert part in names
     assert all(row["threads"] == 1 for row in rows)
+
+
+@pytest.mark.parametrize("only", ["", "mug"])
+def test_a_stopped_run_keeps_what_it_measured_and_the_rows_of_before(only, tmp_path, monkeypatch):
+    table = tmp_path / "bench.json"
+    table.write_text('[{"name": "peak mug", "ratio": 1}, {"name": "of before", "ratio": 2}]')
+
+    def peak(name, must, aim):
+        if name == "taichi":
+            raise KeyboardInterrupt
+        return bench.Row(f"peak {name}", 0.5, 0.5, must, aim, 1, "float32", 1.0, 2.0, 0.0)
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench.os, "sched_setaffinity", lambda *a: None)
+    monkeypatch.setattr(bench, "memory_row", peak)
+    monkeypatch.setattr(bench, "rows_of_training", stop)
+    with pytest.raises(KeyboardInterrupt):
+        bench.main(table, only=only)
+    ratios = {row["name"]: row["ratio"] for row in json.loads(table.read_text())}
+    assert ratios["peak mug"] == 0.5 and ratios["of before"] == 2
+    assert ("peak etth1" in ratios) == (not only)
