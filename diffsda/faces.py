@@ -14,6 +14,7 @@ from types import ModuleType
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -130,13 +131,11 @@ VGG_MEAN = (129.1863, 104.7624, 93.5940)  # red, green and blue of the training 
 def _read_weights(path: Path) -> dict:
     "Tensors by name. Raises ValueError if the file is missing or holds anything else."
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch.load raises whatever a damaged file leads it to
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
         raise ValueError(
             f"{path} holds no weights that can be read ({type(error).__name__}); "
-            "give a safetensors file, or a state dict written by torch.save"
+            "give a safetensors file (safetensors.torch.save_file writes a state dict as one)"
         ) from error
 
 
@@ -149,7 +148,9 @@ def _vgg16(weights: Path) -> nn.Module:
     tensors = {}
     for key, value in _read_weights(weights).items():
         layer, _, kind = key.rpartition(".")
-        tensors[f"{torchvision_name.get(layer, layer)}.{kind}"] = value
+        tensors[f"{torchvision_name.get(layer, layer)}.{kind}"] = (
+            value.clone()
+        )  # aligned: the order in a file decides no bit
     try:
         network.load_state_dict(tensors, assign=True)
     except RuntimeError as error:

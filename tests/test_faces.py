@@ -190,8 +190,8 @@ def vgg(monkeypatch, tmp_path):
     network = tiny_vgg16().eval()
     for parameter in network.parameters():
         nn.init.uniform_(parameter, 0.01, 0.5)
-    torch.save(network.state_dict(), tmp_path / "vgg.pt")
-    return SimpleNamespace(network=network, folder=tmp_path, file=tmp_path / "vgg.pt")
+    save_file(network.state_dict(), tmp_path / "vgg.safetensors")
+    return SimpleNamespace(network=network, folder=tmp_path, file=tmp_path / "vgg.safetensors")
 
 
 @pytest.mark.parametrize("layer, size", [("fc7", 6), ("fc8", 9)])
@@ -207,7 +207,7 @@ def test_descriptors_are_those_of_the_layer(vgg, layer, size):
     assert torch.allclose(rows, nn.functional.normalize(want), atol=1e-4)
 
 
-def test_weights_under_either_name_and_format(vgg):
+def test_weights_under_either_name(vgg):
     tensors = vgg.network.state_dict()
     layers = [name[: -len(".weight")] for name in tensors if name.endswith(".weight")]
     paper = dict(zip(layers, VGG_LAYERS))
@@ -215,12 +215,10 @@ def test_weights_under_either_name_and_format(vgg):
         f"{paper[k.rpartition('.')[0]]}.{k.rpartition('.')[2]}": v for k, v in tensors.items()
     }
     assert {"conv1_1.bias", "conv5_3.weight", "fc6.weight", "fc8.bias"} <= set(renamed)
-    torch.save(renamed, vgg.folder / "paper.pth")
-    save_file(tensors, vgg.folder / "vgg.safetensors")
+    save_file(renamed, vgg.folder / "paper.safetensors")
     frames = torch.rand(1, 3, 40, 30)
     want = vgg_face(vgg.file)(frames)
-    for name in ("paper.pth", "vgg.safetensors"):
-        assert torch.equal(vgg_face(vgg.folder / name)(frames), want)
+    assert torch.equal(vgg_face(vgg.folder / "paper.safetensors")(frames), want)
 
 
 def test_only_the_face_is_described(vgg):
@@ -245,9 +243,10 @@ def test_only_the_face_is_described(vgg):
 def test_weights_that_do_not_fit_are_refused(vgg):
     tensors = vgg.network.state_dict()
     tensors.pop("classifier.6.bias")
-    torch.save(tensors, vgg.folder / "short.pt")
-    with pytest.raises(ValueError, match="(?s)short.pt does not fit VGG-Face.*classifier.6.bias"):
-        vgg_face(vgg.folder / "short.pt")
+    short = vgg.folder / "short.safetensors"
+    save_file(tensors, short)
+    with pytest.raises(ValueError, match="(?s)short.* does not fit VGG-Face.*classifier.6.bias"):
+        vgg_face(short)
     (vgg.folder / "text.pt").write_text("no weights")
     (vgg.folder / "text.safetensors").write_text("no weights")
     torch.save(vgg.network.features, vgg.folder / "pickled.pt")  # code, which is never run
