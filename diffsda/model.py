@@ -6,6 +6,7 @@
 __all__ = ['evaluating', 'in_batches', 'DiffSDA', 'denoising_loss']
 
 # %% ../nbs/09_model.ipynb #d27999c7
+import math
 from collections.abc import Callable
 from contextlib import contextmanager
 
@@ -76,12 +77,12 @@ class DiffSDA(Rebuildable):
         mask_channel: bool = False,  # tell the encoder which values are missing
         dropout: float = 0.1,
         embedding: int = 256,  # width of what the decoder is told about noise level and factors
-        **options,  # of SequenceEncoder: shared, causal, d_noise
+        **options,  # of SequenceEncoder: shared, causal, and a recipe, as in **RECIPES["static first"]
     ) -> "DiffSDA":
         "The paper's model for frames that are vectors: MLPs for reading and for denoising a frame."
         frames = MLPEncoder(frame, enc_width, mask_channel=mask_channel, dropout=dropout)
         encoder = SequenceEncoder(frames, s_dim, d_dim, hidden, **options)
-        return DiffSDA(encoder, MLPDecoder(frame, s_dim + d_dim, dec_width, dropout, embedding))
+        return DiffSDA(encoder, MLPDecoder(frame, encoder.z_dim, dec_width, dropout, embedding))
 
     @staticmethod
     def unet(
@@ -99,24 +100,42 @@ class DiffSDA(Rebuildable):
         dropout: float = 0.1,
         groups: int = 32,  # of channels normed together; narrow networks need few, of many channels
         embedding: int = 256,  # width of what the decoder is told about noise level and factors
-        **options,  # of SequenceEncoder: shared, causal, d_noise
+        **options,  # of SequenceEncoder: shared, causal, and a recipe, as in **RECIPES["static first"]
     ) -> "DiffSDA":
         "The paper's model for frames that are images: U-Nets for reading and for denoising a frame."
         shape = (multipliers, blocks, attention, patch, dropout, groups)
         frames = UNetEncoder(frame, enc_width, *shape)
         encoder = SequenceEncoder(frames, s_dim, d_dim, hidden, **options)
-        return DiffSDA(encoder, UNetDecoder(frame, s_dim + d_dim, dec_width, *shape, embedding))
+        return DiffSDA(encoder, UNetDecoder(frame, encoder.z_dim, dec_width, *shape, embedding))
 
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def denoiser(self, factors: Factors) -> Callable:
+    def denoiser(
+        self,
+        factors: Factors,
+        guidance: float = 1.0,  # how much of what d changes in the estimate; 1 costs no second call
+    ) -> Callable:
         """`denoise(x, sigma)` given the factors: an estimate of the clean x (*M, B, V, *frame).
 
-        All that does not depend on sigma is computed here, once. sigma is a number for all frames, or has the first axes of x."""
-        condition = self.decoder.condition(factors.per_frame())
+        All that does not depend on sigma is computed here, once. sigma is a number for all frames, or has the first axes of x.
+        With guidance w it is D(x; s) + w (D(x; s, d) - D(x; s)) (Ho and Salimans 2022). Raises ValueError for that where `d` was never withheld in training."""
+        if guidance != 1:
+            self._check_guidance(guidance)
+            alone, both = self.denoiser(factors.static_only()), self.denoiser(factors)
+            return lambda x, sigma: torch.lerp(alone(x, sigma), both(x, sigma), guidance)
+        condition = self.decoder.condition(self.encoder.told(factors))
         return precondition(lambda x, c_noise: self.decoder(x, c_noise, condition), self.sigma_data)
+
+    def _check_guidance(self, guidance: float):
+        if not 0 <= guidance < math.inf:
+            raise ValueError(f"guidance must be a number from 0 on, got {guidance}; 1 is off")
+        if guidance != 1 and not self.encoder.withholds:
+            raise ValueError(
+                f"guidance {guidance:g} needs a model that was trained with d withheld now and then; "
+                "leave it at 1, or train with the recipe 'static first'"
+            )
 
     def encode(self, data: Sequences) -> Factors:
         "The factors of each sequence; codes of frames that do not exist are 0."
@@ -134,13 +153,14 @@ class DiffSDA(Rebuildable):
         data: Sequences,
         factors: Factors | None = None,  # those of `data` if not given
         steps: int = 32,  # N levels; 2N - 1 calls of the denoiser
+        lowest: float = 0.002,  # the lowest of them, in data units
     ) -> Tensor:  # (B, V, *frame), about unit Gaussian
         "The noise x_T from which the sampler would make each sequence, given its own factors (method of the paper's encoder)."
 
         def operation(batch: Sequences, own: Factors) -> Sequences:
             x = batch.x.to(self.device)
             denoise = self.denoiser(own.map(lambda code: code.to(self.device)))
-            noise = invert_heun(denoise, x, karras_sigmas(steps))
+            noise = invert_heun(denoise, x, karras_sigmas(steps, lowest))
             return Sequences(noise.to(data.x.device), lengths=batch.lengths)
 
         with evaluating(self):
@@ -152,11 +172,13 @@ class DiffSDA(Rebuildable):
         factors: Factors,
         x_T: Tensor | None = None,  # (B, V, *frame) unit Gaussian noise; None draws it
         steps: int = 32,  # N levels
+        lowest: float = 0.002,  # the lowest of them, in data units; higher stops where the codes have said all
+        guidance: float = 1.0,  # above 1 follows d more than the model would; twice the calls
         solver: Callable = sample_heun,  # of 04_sampling
     ) -> Tensor:  # (B, V, *frame)
         """Frames made from noise, steered by the factors.
 
-        Raises ValueError if the codes do not pair up, or `x_T` is no tensor of their size."""
+        Raises ValueError if the codes do not pair up, `x_T` is no tensor of their size, or for `guidance` of a model that never went without `d`."""
         if len(factors.s) != len(factors.d):
             raise ValueError(
                 f"factors must pair up, got {len(factors.s)} static and {len(factors.d)} dynamic codes"
@@ -169,10 +191,11 @@ class DiffSDA(Rebuildable):
             raise ValueError(
                 f"x_T must be (B, V, *frame) = {shape} and {factors.d.dtype}, got {came}"
             )
-        sigmas = karras_sigmas(steps).to(self.device, x_T.dtype)
+        self._check_guidance(guidance)
+        sigmas = karras_sigmas(steps, lowest).to(self.device, x_T.dtype)
 
         def operation(codes: Factors, noise: Tensor) -> Sequences:
-            denoise = self.denoiser(codes.map(lambda code: code.to(self.device)))
+            denoise = self.denoiser(codes.map(lambda code: code.to(self.device)), guidance)
             x = solver(denoise, sigmas[0] * noise.to(self.device), sigmas)
             return Sequences(x.to(x_T.device))
 
@@ -180,21 +203,27 @@ class DiffSDA(Rebuildable):
             return in_batches(operation, factors, x_T, desc="decode").x
 
     def reconstruct(
-        self, data: Sequences, x_T: str | Tensor = "inverted", steps: int = 32
+        self,
+        data: Sequences,
+        x_T: str | Tensor = "inverted",  # whose noise: 'inverted' (its own), 'random' or a tensor
+        steps: int = 32,  # these three as in `decode`
+        lowest: float = 0.002,
+        guidance: float = 1.0,
     ) -> Sequences:
-        "Each sequence made again from its own factors; `x_T` is 'inverted' (its own noise), 'random' or a tensor."
+        "Each sequence made again from its own factors."
         if isinstance(x_T, str) and x_T not in ("inverted", "random"):
             raise ValueError(f"x_T must be 'inverted', 'random' or a tensor, got {x_T!r}")
-        return self.swap(
-            data, data, "dynamic" if isinstance(x_T, str) and x_T == "inverted" else x_T, steps
-        )
+        own = "dynamic" if isinstance(x_T, str) and x_T == "inverted" else x_T
+        return self.swap(data, data, own, steps, lowest, guidance)
 
     def swap(
         self,
         static: Sequences,  # whose s
         dynamic: Sequences,  # whose d
         x_T: str | Tensor = "dynamic",  # whose noise: 'dynamic', 'static', 'random' or a tensor
-        steps: int = 32,
+        steps: int = 32,  # these three as in `decode`; `x_T` is inverted by the same levels
+        lowest: float = 0.002,
+        guidance: float = 1.0,
     ) -> Sequences:
         """Sequences with the static code of one and the dynamic codes of another (paper, conditional swap).
 
@@ -209,8 +238,8 @@ class DiffSDA(Rebuildable):
         s, d = self.encode(static).s, self.encode(dynamic).d
         if isinstance(x_T, str):
             donor = {"dynamic": dynamic, "static": static}.get(x_T)
-            x_T = None if donor is None else self.invert(donor, steps=steps)
-        x = self.decode(Factors(s, d), x_T, steps)
+            x_T = None if donor is None else self.invert(donor, None, steps, lowest)
+        x = self.decode(Factors(s, d), x_T, steps, lowest, guidance)
         return Sequences(
             x,
             lengths=dynamic.lengths,

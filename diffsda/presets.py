@@ -7,9 +7,10 @@ __all__ = ['Preset', 'build', 'loss_of', 'preset_of']
 
 # %% ../nbs/17_presets.ipynb #a3ac15b6
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+from .encoder import RECIPES
 from .model import DiffSDA, denoising_loss
 from .training import TrainConfig
 
@@ -28,13 +29,30 @@ class Preset:
     config: TrainConfig
     embedding: int = 256  # width of what the decoder is told
     draws: int = 10  # noise levels per frame and encoding
-    d_noise: float = 0.0  # capacity limit of the dynamic channel; 0 is the paper
+    static_first: float = 0.25  # share of the training in which s learns alone; 0 is the paper
+    withhold: float = (
+        0.2  # share of the sequences that d is withheld from afterwards; 0 is the paper
+    )
+    d_noise: float = 0.1  # capacity limit of the dynamic channel; 0 is the paper
     mask_channel: bool = False  # tell the encoder what is missing; the paper does not
     windows: tuple | None = None  # (length, stride) to train on; None: the set's own sequences
     P_mean: float = -0.4  # of ln sigma in training; -1.2 for pixels
     P_std: float = 1.0  # the same; 1.2 for pixels
     unet: dict | None = None  # levels of a U-Net, for frames that are images; None: MLPs
     size: int | None = None  # side that images are reduced to; None: as they are
+    levels: int = 32  # noise levels of the sampler
+    lowest: float = 0.002  # the lowest of them; higher stops where the codes have said all
+
+    def by(self, recipe: str) -> "Preset":
+        "The same by a recipe of the encoder: 'static first' or 'paper'. Raises ValueError for another name."
+        if recipe not in RECIPES:
+            raise ValueError(f"unknown recipe {recipe!r}; there are {', '.join(RECIPES)}")
+        return replace(self, **RECIPES[recipe])
+
+    @property
+    def sampling(self) -> dict:
+        "How `decode` and `swap` are called."
+        return {"steps": self.levels, "lowest": self.lowest}
 
 
 def build(
@@ -53,6 +71,8 @@ def build(
         preset.enc_width,
         preset.dec_width,
         embedding=preset.embedding,
+        static_first=preset.static_first,
+        withhold=preset.withhold,
         d_noise=preset.d_noise,
         **kind,
     )

@@ -16,7 +16,7 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
@@ -174,6 +174,7 @@ class _State:
 
     def __init__(self, model: nn.Module, config: TrainConfig, parts: int, count: int):
         self.model, self.config, self.step, self.window = model, config, 0, [0.0, 0]
+        self.ends = [config.steps]  # of this training, and of each time it was extended
         # all that decides the weights; how a batch is cut counts, by how many processes does not
         free = ("save_every", "log_every", "accumulate")
         self.settings = {k: v for k, v in asdict(config).items() if k not in free}
@@ -194,11 +195,15 @@ class _State:
         for i, moments in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{i}.{k}": v for k, v in moments.items()}
         facts = {"step": self.step, "window": self.window, "settings": self.settings}
+        facts["ends"] = self.ends
         write_checkpoint(folder, "training", facts, tensors)
 
     def restore(self, folder):
         facts, tensors = read_checkpoint(folder, "training")
         theirs, ours = facts.get("settings", {}), self.settings
+        ends = facts.get("ends", [theirs.get("steps")])
+        if facts.get("step") == theirs.get("steps") and ours["steps"] > theirs["steps"]:
+            ends, theirs = ends + [ours["steps"]], theirs | {"steps": ours["steps"]}
         other = [k for k in ours if theirs.get(k) != ours[k]]
         if other:
             what = ", ".join(f"{k} {theirs.get(k)} (now {ours[k]})" for k in other)
@@ -220,7 +225,17 @@ class _State:
             moments.setdefault(int(i), {})[name] = v
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
-        self.step, self.window = facts["step"], facts["window"]
+        self.step, self.window, self.ends = facts["step"], facts["window"], ends
+
+    def learning_rate(self, step: int, count: int) -> float:
+        "That of a step; an extension goes through the schedule once more."
+        begin = max((end for end in self.ends if end <= step), default=0)
+        end = min(end for end in self.ends if end > step)
+        return learning_rate(step - begin, replace(self.config, steps=end - begin), count)
+
+    def progress(self, step: int) -> float:
+        "What share of the training lies before a step: 0 to 1, and 1 throughout an extension."
+        return min(1.0, step / self.ends[0])
 
 # %% ../nbs/10_training.ipynb #5dc1b375
 def read_log(folder) -> list:
@@ -302,6 +317,10 @@ def train(
 ) -> list:  # records: step, loss, lr, grad_norm, seconds
     """The history of a training, whose model is left with the final weights (their running mean, if `ema`).
 
+    A module of the model that has a method `at` is told before each step what share of the training is behind it.
+    A finished training whose `folder` is given again with more `steps` goes on from there: the learning rate runs
+    through its schedule once more, and `at` is told 1.
+
     Raises ValueError for settings or a folder that do not fit, FloatingPointError if the loss is no longer finite."""
     with (
         processes(next(model.parameters()).device) as (rank, world),
@@ -362,9 +381,12 @@ def _step_function(state: _State, loss: Callable, data, rank: int, world: int) -
     if config.precision == "auto":
         bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     parameters = [p for p in model.parameters() if p.requires_grad]
+    phased = [module for module in model.modules() if hasattr(module, "at")]
 
     def step(i: int, caught: list) -> dict:
-        lr = learning_rate(i, config, len(data))
+        lr = state.learning_rate(i, len(data))
+        for module in phased:
+            module.at(state.progress(i))
         for group in state.optimiser.param_groups:
             group["lr"] = lr
         state.optimiser.zero_grad()
