@@ -226,7 +226,7 @@ def check_image(frame: tuple, patch: int, levels: int):
 
 
 class UNetEncoder(Rebuildable):
-    "Features of single images: (B, V, C, H, W) to (B, V, H * W), a map of one channel."
+    "Features of single images: (B, V, C, H, W) to (B, V, H * W / pool^2), a map of one channel."
 
     def __init__(
         self,
@@ -238,13 +238,14 @@ class UNetEncoder(Rebuildable):
         patch: int = 1,
         dropout: float = 0.1,
         groups: int = 32,
+        pool: int = 1,  # sides of the squares whose mean the map keeps; 1 is the paper
     ):
         super().__init__()
-        check_sizes(channels=channels, blocks=blocks, patch=patch, groups=groups)
-        check_image(frame, patch, len(multipliers))
-        self.frame, self.patch = tuple(frame), patch
+        check_sizes(channels=channels, blocks=blocks, patch=patch, groups=groups, pool=pool)
+        check_image(frame, patch * pool, len(multipliers))
+        self.frame, self.patch, self.pool = tuple(frame), patch, pool
         C, H, W = frame
-        self.features = H * W
+        self.features = H * W // pool**2
         self.net = UNet(
             C * patch**2,
             patch**2,  # one number for each pixel
@@ -264,7 +265,8 @@ class UNetEncoder(Rebuildable):
     ) -> Tensor:  # (B, V, features)
         check_frame(x, self.frame, axes=2)
         folded = nn.functional.pixel_unshuffle(x.flatten(0, 1), self.patch)
-        return self.net(folded).flatten(1).unflatten(0, x.shape[:2])
+        kept = nn.functional.avg_pool2d(self.net(folded), self.pool)
+        return kept.flatten(1).unflatten(0, x.shape[:2])
 
 # %% ../nbs/07_frames.ipynb #be442401
 class UNetDecoder(Rebuildable):

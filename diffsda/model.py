@@ -99,12 +99,13 @@ class DiffSDA(Rebuildable):
         patch: int = 1,  # sides of the squares folded into channels; 1 is the paper
         dropout: float = 0.1,
         groups: int = 32,  # of channels normed together; narrow networks need few, of many channels
+        pool: int = 1,  # sides of the squares whose mean the encoder's map keeps; 1 is the paper
         embedding: int = 256,  # width of what the decoder is told about noise level and factors
         **options,  # of SequenceEncoder: shared, causal, and a recipe, as in **RECIPES["static first"]
     ) -> "DiffSDA":
         "The paper's model for frames that are images: U-Nets for reading and for denoising a frame."
         shape = (multipliers, blocks, attention, patch, dropout, groups)
-        frames = UNetEncoder(frame, enc_width, *shape)
+        frames = UNetEncoder(frame, enc_width, *shape, pool)
         encoder = SequenceEncoder(frames, s_dim, d_dim, hidden, **options)
         return DiffSDA(encoder, UNetDecoder(frame, encoder.z_dim, dec_width, *shape, embedding))
 

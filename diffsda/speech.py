@@ -16,12 +16,11 @@ import pandas as pd
 import torch
 import torchaudio
 
-from .audio import AudioModel, Chunks, LogMel, Recordings, pooled
+from .audio import AudioModel, Chunks, LogMel, Recordings, pooled, string_recordings
 from .encoder import Factors
 from .metrics import Verification, equal_error_rate, verification
-from .model import denoising_loss
 from .prepared import open_prepared
-from .presets import Preset, build
+from .presets import Preset, build, loss_of
 from .tasks import pca_codes
 from .training import TrainConfig, this_device, train
 from .vowels import vowels
@@ -113,6 +112,17 @@ def _digits(folder) -> Corpus:
     return Corpus(*(everything[part.nonzero()[:, 0]] for part in rows))
 
 
+def _strings(corpus: Corpus, *moving: str) -> Corpus:
+    "Each part's recordings, three of one speaker strung together; the seeds are 0, 1, 2."
+    sizes = (4000, 400, 1000)
+    return Corpus(
+        *(
+            string_recordings(part, moving, n, seed=k)
+            for k, (part, n) in enumerate(zip(corpus, sizes))
+        )
+    )
+
+
 def _actors(folder) -> Corpus:
     return by_speaker(open_speech("ravdess", folder), 4, 6)
 
@@ -152,7 +162,9 @@ def _sentences(folder) -> Corpus:
 # %% ../nbs/33_speech.ipynb #9b14ffac
 CORPORA = {  # name -> (folder) -> Corpus
     "vowels": _made_up,
+    "vowels_strings": lambda folder: _strings(_made_up(folder), "word"),
     "fsdd": _digits,
+    "fsdd_strings": lambda folder: _strings(_digits(folder), "digit"),
     "ravdess": _actors,
     "librispeech": _sample,
     "speech": _all_speech,
@@ -161,7 +173,9 @@ CORPORA = {  # name -> (folder) -> Corpus
 }
 PREPARED = {  # name -> the prepared sets it is made of
     "vowels": (),
+    "vowels_strings": (),
     "fsdd": ("fsdd",),
+    "fsdd_strings": ("fsdd",),
     "ravdess": ("ravdess",),
     "librispeech": ("librispeech_sample",),
     "speech": ("librispeech_sample", "ravdess", "fsdd"),
@@ -233,19 +247,24 @@ def fit(
     preset: Preset = PRESETS["timit_narrow"],
     *,
     make: Callable = build,  # (preset, frame) -> the untrained network
-    loss: Callable = denoising_loss,  # (network, batch) -> LossSum
-    seconds: float = 0.8,  # of a chunk
+    loss: Callable | None = None,  # (network, batch) -> LossSum; None: the preset's
+    seconds: float | None = None,  # of a chunk; None: the preset's windows, or 0.8
     seed: int = 0,
     **options,  # of train: folder, callbacks, progress
 ) -> AudioModel:
     "A model of voices, trained on all chunks of some recordings. Raises ValueError as `Chunks` and `train`."
-    chunks = Chunks(recordings, LogMel(recordings.rate), seconds).fit_scale()
+    V, stride = preset.windows or (None, 1)  # frames of 256 samples, of which each stride-th is one
+    front = LogMel(recordings.rate, 256 * stride)
+    seconds = seconds or (0.8 if V is None else V * front.hop / front.sound_rate)
+    chunks = Chunks(recordings, front, seconds).fit_scale()
     torch.manual_seed(seed)
     network = make(preset, (LogMel.features,)).to(this_device())
     in_memory = float(recordings.seconds.sum()) < 36_000  # ten hours are 1 GB of frames
     learnt_from = chunks[:] if in_memory else chunks
-    train(network, loss, learnt_from, replace(preset.config, seed=seed), **options)
-    return AudioModel(network, chunks.front, chunks.scale, seconds)
+    train(
+        network, loss or loss_of(preset), learnt_from, replace(preset.config, seed=seed), **options
+    )
+    return AudioModel(network, front, chunks.scale, seconds, preset.sampling)
 
 # %% ../nbs/33_speech.ipynb #c5cee02f
 def verify(
