@@ -57,6 +57,7 @@ def run_recurrent(
 # %% ../nbs/08_encoder.ipynb #c951740b
 RECIPES = {  # how `s` and `d` are kept apart: settings of SequenceEncoder
     "static first": {"static_first": 0.25, "withhold": 0.2, "d_noise": 0.1},
+    "capacity": {"static_first": 0.0, "withhold": 0.0, "d_noise": 0.5},
     "paper": {"static_first": 0.0, "withhold": 0.0, "d_noise": 0.0},
 }
 

@@ -44,7 +44,7 @@ class Preset:
     lowest: float = 0.002  # the lowest of them; higher stops where the codes have said all
 
     def by(self, recipe: str) -> "Preset":
-        "The same by a recipe of the encoder: 'static first' or 'paper'. Raises ValueError for another name."
+        "The same by a recipe of the encoder: a key of RECIPES. Raises ValueError for another name."
         if recipe not in RECIPES:
             raise ValueError(f"unknown recipe {recipe!r}; there are {', '.join(RECIPES)}")
         return replace(self, **RECIPES[recipe])
