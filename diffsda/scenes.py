@@ -138,6 +138,7 @@ PRESETS = {
     ),
 }
 PRESETS["sprites"] = replace(PRESETS["mug"], windows=(8, 1))
+PRESETS["sprites_scenes"] = replace(PRESETS["mug"], windows=(16, 1))
 PRESETS["grid"] = PRESETS["voxceleb"]
 
 # %% ../nbs/24_scenes.ipynb #ceb9e1f3
@@ -148,26 +149,29 @@ _SMALL = {
     "patch": 4,
     "groups": 2,
     "dropout": 0.0,
+    "pool": 2,
 }
 SMALL = Preset(
     32,
     4,
     128,
-    32,
-    64,
-    TrainConfig(2400, 12, lr=2e-3, warmup=50, precision="bf16"),
+    24,
+    40,
+    TrainConfig(4000, 12, lr=2e-3, warmup=50),
     embedding=128,
     draws=1,
     windows=(8, 1),
     P_mean=0.5,
     P_std=1.7,
     unet=_SMALL,
+    levels=4,
+    lowest=2.0,
 )
 _SPRITES = replace(
     SMALL,
     s_dim=64,
     d_dim=8,
-    config=TrainConfig(6000, 8, lr=2e-3, warmup=100, precision="bf16", save_every=250),
+    config=TrainConfig(6000, 8, lr=2e-3, warmup=100, save_every=250),
     size=32,
 )
 
@@ -183,11 +187,13 @@ PRESETS |= {
     "digits": replace(SMALL, config=replace(SMALL.config, steps=10_000)),
     "digits_short": SMALL,
     "sprites_short": _SPRITES,
+    "sprites_scenes_short": replace(_SPRITES, windows=(16, 1)),
     "grid_short": replace(_SPRITES, d_dim=12, windows=(10, 2)),
 }
 PRESETS |= {
     "digits_fast": _fast(SMALL, 240, 16),
     "sprites_fast": _fast(_SPRITES, 240, 16),
+    "sprites_scenes_fast": replace(_fast(_SPRITES, 120, 16), windows=(16, 1)),
     "grid_fast": _fast(PRESETS["grid_short"], 60, 16),
 }
 
