@@ -33,12 +33,12 @@ def swap_all(
     statics: Sequences,  # r donors of s
     dynamics: Sequences,  # c donors of d
     x_T: str = "dynamic",  # whose noise, as in DiffSDA.swap
-    steps: int = 32,
+    **sampling,  # steps, lowest and guidance, as in DiffSDA.swap
 ) -> Tensor:  # (r, c, V, *frame)
     "Every static code with every dynamic one."
     r, c = len(statics), len(dynamics)
     rows, columns = torch.arange(r).repeat_interleave(c), torch.arange(c).repeat(r)
-    return model.swap(statics[rows], dynamics[columns], x_T, steps).x.unflatten(0, (r, c))
+    return model.swap(statics[rows], dynamics[columns], x_T, **sampling).x.unflatten(0, (r, c))
 
 # %% ../nbs/13_explore.ipynb #9c38da68
 @dataclass(frozen=True, eq=False)

@@ -225,7 +225,7 @@ PRESETS |= {name: PRESETS["librispeech_360"] for name in ("librispeech", "speech
 def _smaller(preset: Preset) -> dict:
     "The shorter trainings of a preset: suffix -> Preset."
     narrow = {"hidden": 64, "enc_width": 128, "dec_width": 128, "embedding": 64}
-    brief = TrainConfig(600, 32, lr=1e-3, warmup=50, precision="bf16")
+    brief = TrainConfig(600, 32, lr=1e-3, warmup=50)
     return {
         "_short": replace(preset, config=brief),
         "_narrow": replace(preset, config=replace(brief, batch=64, lr=3e-3), **narrow),
@@ -238,8 +238,24 @@ def _smaller(preset: Preset) -> dict:
 
 
 PRESETS |= {
+    name: replace(PRESETS["timit"], windows=(69, 2)) for name in ("vowels_strings", "fsdd_strings")
+}
+PRESETS |= {
     name + kind: row for name in tuple(PRESETS) for kind, row in _smaller(PRESETS[name]).items()
 }
+# 69 frames, each second one: 1.6 s, about three digits; smaller networks, more steps
+_STRINGS = replace(
+    PRESETS["fsdd_strings_short"],
+    hidden=128,
+    enc_width=256,
+    dec_width=256,
+    embedding=128,
+    draws=2,
+    config=TrainConfig(4000, 32, lr=2e-3, warmup=50),
+    levels=4,
+    lowest=2.0,
+)
+PRESETS |= {"vowels_strings_short": _STRINGS, "fsdd_strings_short": _STRINGS}
 
 # %% ../nbs/33_speech.ipynb #bc3920fc
 def fit(
