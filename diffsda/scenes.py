@@ -157,7 +157,7 @@ SMALL = Preset(
     128,
     24,
     40,
-    TrainConfig(4000, 12, lr=2e-3, warmup=50),
+    TrainConfig(2000, 12, lr=2e-3, warmup=50),
     embedding=128,
     draws=1,
     windows=(8, 1),

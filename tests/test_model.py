@@ -1,5 +1,6 @@
 """DiffSDA as a whole: what swapping, reconstructing and its loss must obey, trained or not, and that it learns."""
 
+import json
 import math
 
 import pytest
@@ -8,13 +9,14 @@ from torch import nn
 
 from diffsda.blocks import save_module
 from diffsda.data import Scale, Sequences, rotor, toy_splits
-from diffsda.encoder import Factors
+from diffsda.encoder import RECIPES, Factors
 from diffsda.loss import edm_loss, log_normal_sigma
 from diffsda.model import DiffSDA, denoising_loss, evaluating, in_batches
 from diffsda.sampling import karras_sigmas, sample_dpmpp_2m, sample_euler
 
 FRAME = (2, 3)
-OPTIONS = [{}, {"causal": True}, {"shared": False}, {"d_noise": 0.5}, {"mask_channel": True}]
+ORDER = RECIPES["static first"]
+OPTIONS = [{}, {"causal": True}, {"shared": False}, {"d_noise": 0.5}, {"mask_channel": True}, ORDER]
 
 
 def small(frame=FRAME, **options):
@@ -469,3 +471,63 @@ def test_wrong_calls_are_refused(attempt, texts):
     with pytest.raises(ValueError) as error:
         attempt()
     assert all(text in str(error.value) for text in texts), error.value
+
+
+# Without d, and with more of it than asked
+
+
+def test_guidance_mixes_the_estimates_with_and_without_d():
+    torch.manual_seed(0)
+    model, data = small(**ORDER), sequences()
+    nn.init.normal_(model.decoder.last.weight)
+    codes, x = model.encode(data), torch.randn_like(data.x)
+    with torch.no_grad():
+        both, alone = (model.denoiser(f)(x, 3.0) for f in (codes, codes.static_only()))
+        assert not close(both, alone)
+        for w in (0.0, 0.5, 1.0, 2.0):
+            assert close(model.denoiser(codes, w)(x, 3.0), alone + w * (both - alone), atol=1e-4)
+
+
+def test_guidance_of_one_asks_the_decoder_once():
+    model, data, calls = small(**ORDER), sequences(), []
+    model.decoder.register_forward_hook(lambda *_: calls.append(1))
+    codes = model.encode(data)
+    for w, expected in ((1.0, 7), (2.0, 14)):
+        calls.clear()
+        model.decode(codes, None, steps=4, lowest=2.0, guidance=w)
+        assert len(calls) == expected
+
+
+@pytest.mark.parametrize("guidance", [-1.0, math.nan, math.inf])
+def test_guidance_that_is_no_weight_is_refused(guidance):
+    model = small(**ORDER)
+    with pytest.raises(ValueError, match="guidance"):
+        model.decode(model.encode(sequences()), guidance=guidance)
+
+
+def test_guidance_needs_a_model_that_went_without_d():
+    model = small()
+    with pytest.raises(ValueError, match="trained with d withheld"):
+        model.decode(model.encode(sequences()), guidance=2.0)
+    model.decode(model.encode(sequences()), steps=2, guidance=1.0)
+
+
+def test_a_schedule_that_ends_early_is_the_solver_on_those_levels():
+    model, data = small(), sequences()
+    codes, x_T = model.encode(data), torch.randn_like(data.x)
+    sigmas = karras_sigmas(4, 2.0).float()
+    with torch.no_grad():
+        expected = sample_euler(model.denoiser(codes), sigmas[0] * x_T, sigmas)
+    assert close(model.decode(codes, x_T, 4, 2.0, solver=sample_euler), expected)
+    assert not close(model.decode(codes, x_T, 4, solver=sample_euler), expected)
+
+
+def test_a_checkpoint_of_before_the_recipes_still_loads(tmp_path):
+    model = small(d_noise=0.5)
+    model.save(tmp_path)
+    facts = json.loads((tmp_path / "model.json").read_text())
+    for name in ("static_first", "withhold"):
+        del facts["model"]["encoder"][name]
+    (tmp_path / "model.json").write_text(json.dumps(facts))
+    again, data = DiffSDA.load(tmp_path), sequences()
+    assert close(again.encode(data).d, model.encode(data).d)

@@ -32,7 +32,7 @@ from diffsda.blocks import (
     write_checkpoint,
 )
 from diffsda.data import Sequences
-from diffsda.encoder import Factors, LimitedChannel, SequenceEncoder, run_recurrent
+from diffsda.encoder import RECIPES, DynamicChannel, Factors, SequenceEncoder, run_recurrent
 from diffsda.frames import (
     Doubling,
     MLPDecoder,
@@ -647,9 +647,9 @@ def test_recurrent_layers_stay_in_full_precision_under_autocast():
 # The capacity of the dynamic channel
 
 
-def test_limited_channel_has_unit_variance_and_the_stated_noise():
+def test_dynamic_channel_has_unit_variance_and_the_stated_noise():
     codes = torch.tensor([5.0, -3.0]) + torch.tensor([0.1, 20.0]) * torch.randn(400, 10, 2)
-    channel = LimitedChannel(2, noise=0.5)
+    channel = DynamicChannel(2, noise=0.5)
     out = channel(codes, None)
     signal = (codes - codes.mean((0, 1))) / codes.std((0, 1))
     assert (signal.var((0, 1)) - 1).abs().max() < 1e-3
@@ -659,9 +659,9 @@ def test_limited_channel_has_unit_variance_and_the_stated_noise():
     assert not torch.equal(channel(codes, None), out)
 
 
-def test_limited_channel_at_test_time():
+def test_dynamic_channel_at_test_time():
     codes = 7 + 3 * torch.randn(200, 10, 2)
-    channel = LimitedChannel(2, noise=1.0)
+    channel = DynamicChannel(2, noise=1.0)
     for _ in range(100):
         channel(codes, None)
     channel.eval()
@@ -672,13 +672,13 @@ def test_limited_channel_at_test_time():
     assert not list(channel.parameters())
 
 
-def test_limited_channel_measures_frames_that_exist_only():
+def test_dynamic_channel_measures_frames_that_exist_only():
     codes, exists = torch.randn(50, 6, 2), torch.arange(6) < torch.randint(1, 7, (50, 1))
     wild = torch.where(exists[..., None], codes, 1e4)
     outs = []
     for d in (codes, wild):
         torch.manual_seed(0)
-        outs.append(LimitedChannel(2, noise=0.3)(d, exists)[exists])
+        outs.append(DynamicChannel(2, noise=0.3)(d, exists)[exists])
     assert torch.equal(*outs)
 
 
@@ -691,6 +691,66 @@ def test_no_noise_means_no_normalisation():
     assert [name for name, _ in limited.named_parameters()] == [
         n for n, _ in net.named_parameters()
     ]
+
+
+# Static first: when the dynamic channel is silent
+
+
+def test_d_is_withheld_from_all_then_from_some_and_never_at_test_time():
+    torch.manual_seed(0)
+    codes, channel = torch.randn(4000, 3, 2), DynamicChannel(2, static_first=0.25, withhold=0.2)
+    silent = lambda: (channel(codes, None) == 0).all(-1).all(-1).float().mean().item()
+    for progress, share in ((0.0, 1.0), (0.2499, 1.0), (0.25, 0.2), (0.9, 0.2), (1.0, 0.2)):
+        channel.at(progress)
+        assert abs(silent() - share) < 0.02, progress
+    channel.at(0.0)
+    assert torch.equal(channel.eval()(codes, None), codes)
+
+
+def test_whole_sequences_are_withheld_and_the_others_are_untouched():
+    torch.manual_seed(0)
+    codes, channel = torch.randn(200, 5, 2), DynamicChannel(2, withhold=0.5)
+    out = channel(codes, None)
+    silent = (out == 0).flatten(1).all(1)
+    assert 0 < silent.sum() < 200 and torch.equal(out[~silent], codes[~silent])
+
+
+def test_nothing_reaches_the_dynamic_layers_while_d_is_withheld():
+    net, x = encoder(**RECIPES["static first"]).train(), torch.randn(6, 5, *FRAME)
+    net.channel.at(0.0)
+    z = net.told(net(x, torch.full((6,), 5), torch.ones(()).bool()))
+    z.square().sum().backward()
+    assert all((p.grad == 0).all() for p in net.to_d.parameters())
+    assert any((p.grad != 0).any() for p in net.to_s.parameters())
+
+
+def test_the_decoder_is_told_where_d_is_withheld():
+    net = encoder(withhold=0.2)
+    s, d = torch.randn(2, net.arguments["s_dim"]), torch.randn(2, 4, net.arguments["d_dim"])
+    told, alone = net.told(Factors(s, d)), net.told(Factors(s, d).static_only())
+    assert told.shape == (2, 4, net.z_dim) and net.z_dim == s.shape[1] + d.shape[2] + 1
+    assert (told[..., -1] == 0).all() and (alone[..., -1] == 1).all()
+    assert torch.equal(told[..., :-1], Factors(s, d).per_frame())
+    paper = encoder()
+    assert torch.equal(paper.told(Factors(s, d)), Factors(s, d).per_frame())
+
+
+def test_the_papers_recipe_is_no_recipe():
+    assert encoder(**RECIPES["paper"]).channel is None and not encoder(**RECIPES["paper"]).withholds
+    names = lambda net: [name for name, _ in net.named_parameters()]
+    assert names(encoder(**RECIPES["static first"])) == names(encoder())  # no weights of its own
+
+
+def test_a_pooled_map_is_the_mean_over_squares():
+    torch.manual_seed(0)
+    shape = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (), "groups": 2}
+    whole, pooled = (UNetEncoder((3, 16, 16), patch=2, pool=k, **shape).eval() for k in (1, 2))
+    pooled.load_state_dict(whole.state_dict())
+    for p in (*whole.parameters(), *pooled.parameters()):
+        p.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(p.numel()))
+    x, mask = torch.randn(2, 3, 3, 16, 16), torch.ones(()).bool()
+    expected = nn.functional.avg_pool2d(whole(x, mask).view(6, 4, 8, 8), 2).reshape(2, 3, -1)
+    assert pooled.features == 64 and close(pooled(x, mask), expected)
 
 
 # Sizes that cannot be
@@ -722,8 +782,13 @@ def test_sizes_are_whole_and_positive(size):
         (lambda: encoder(d_noise=-0.1), "d_noise"),
         (lambda: encoder(d_noise=math.nan), "d_noise"),
         (lambda: encoder(d_noise=math.inf), "d_noise"),
-        (lambda: LimitedChannel(0, 1.0), "d_dim"),
-        (lambda: LimitedChannel(2, -1.0), "noise"),
+        (lambda: DynamicChannel(0, 1.0), "d_dim"),
+        (lambda: DynamicChannel(2, -1.0), "noise"),
+        (lambda: DynamicChannel(2, static_first=-0.1), "static_first"),
+        (lambda: encoder(static_first=1.5), "static_first"),
+        (lambda: encoder(static_first=math.nan), "static_first"),
+        (lambda: encoder(withhold=1.0), "withhold"),
+        (lambda: encoder(withhold=-0.2), "withhold"),
         (
             lambda: reader()(torch.zeros(2, 4, 3, 2), torch.ones(1).bool()),
             r"\(2, 3\).*\(2, 4, 3, 2\)",

@@ -419,7 +419,7 @@ def test_a_finished_training_is_not_run_again(tmp_path):
         {"lr": 1e-3},
         {"ema": 0.9},
         {"seed": 1},
-        {"steps": 7},
+        {"steps": 5},
         {"accumulate": 2},
         {"schedule": "constant"},
     ],
@@ -446,6 +446,65 @@ def test_going_on_with_another_model_is_refused(tmp_path):
     for other in (Slope(), small(d_noise=0.5)):
         with pytest.raises(ValueError, match="another model"):
             quiet(other, denoising_loss, ragged(), BRIEF, folder=tmp_path)
+
+
+class Told(Slope):
+    "A model that keeps what the loop says about its progress."
+
+    def __init__(self):
+        super().__init__()
+        self.heard = []
+
+    def at(self, progress):
+        self.heard.append(progress)
+
+
+def test_a_model_is_told_how_far_the_training_is(tmp_path):
+    one, other = Told(), Told()
+    quiet(one, slope_loss, ragged(), BRIEF)
+    assert one.heard == [i / BRIEF.steps for i in range(BRIEF.steps)]
+    with pytest.raises(FloatingPointError):
+        quiet(other, spoiled("nan", 5, []), ragged(), replace(BRIEF, save_every=2), folder=tmp_path)
+    resumed = Told()
+    quiet(resumed, slope_loss, ragged(), replace(BRIEF, save_every=2), folder=tmp_path)
+    assert resumed.heard == one.heard[4:]
+
+
+def test_a_finished_training_can_be_extended(tmp_path):
+    short, long = replace(BRIEF, warmup=1), replace(BRIEF, steps=3 * BRIEF.steps, warmup=1)
+    quiet(Slope(), slope_loss, ragged(), short, folder=tmp_path)
+    model = Told()
+    history = quiet(model, slope_loss, ragged(), long, folder=tmp_path)
+    assert [r["step"] for r in history] == list(range(1, long.steps + 1))
+    assert model.heard == [1.0] * (long.steps - short.steps)  # no phase of the start comes again
+    rates = [r["lr"] for r in history]
+    assert rates[0] == rates[short.steps] == short.lr / 2  # warmed up once more
+    assert rates[-1] < 0.1 * max(rates[short.steps :]) and max(rates[short.steps :]) == short.lr
+
+
+def test_a_killed_extension_goes_on_like_an_undisturbed_one(tmp_path):
+    long = replace(BRIEF, steps=3 * BRIEF.steps, save_every=2)
+    weights = []
+    for name, killed in (("a", False), ("b", True)):
+        quiet(Slope(), slope_loss, ragged(), replace(BRIEF, save_every=2), folder=tmp_path / name)
+        if killed:
+            with pytest.raises(FloatingPointError):
+                quiet(Slope(), spoiled("nan", 5, []), ragged(), long, folder=tmp_path / name)
+        model = Slope()
+        quiet(model, slope_loss, ragged(), long, folder=tmp_path / name)
+        weights.append(model.w.item())
+    assert weights[0] == weights[1]
+
+
+def test_an_unfinished_training_is_not_extended(tmp_path):
+    with pytest.raises(FloatingPointError):
+        quiet(
+            Slope(), spoiled("nan", 5, []), ragged(), replace(BRIEF, save_every=2), folder=tmp_path
+        )
+    with pytest.raises(ValueError, match="steps"):
+        quiet(
+            Slope(), slope_loss, ragged(), replace(BRIEF, steps=50, save_every=2), folder=tmp_path
+        )
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path):
@@ -532,12 +591,15 @@ def run_until(folder, moment, count):
 
     if hasattr(os, moment):
         setattr(os, moment, deadly(getattr(os, moment)))
-    model = small(seed=os.getpid(), d_noise=0.3)  # its first weights must not matter when resuming
+    model = small(seed=os.getpid(), **RECIPE)  # its first weights must not matter when resuming
     if not Path(folder, "training.json").exists():
-        model = small(d_noise=0.3)
+        model = small(**RECIPE)
     callbacks = (wait,) if moment == "record" else ()
     quiet(model, denoising_loss, ragged(), LONG, folder=folder, callbacks=callbacks)
 
+
+# d is withheld up to step 9 of 24, so kills come in the first phase, at the switch and later
+RECIPE = {"d_noise": 0.3, "static_first": 0.375, "withhold": 0.2}
 
 MOMENTS = [  # what is about to happen when the signal comes, for the how manieth time; how the process ends
     ("fsync", 1, -signal.SIGKILL),  # the very first weights are half written
@@ -553,7 +615,7 @@ MOMENTS = [  # what is about to happen when the signal comes, for the how maniet
 
 def test_killed_again_and_again_the_weights_are_those_of_an_undisturbed_run(tmp_path):
     undisturbed, folder = tmp_path / "undisturbed", tmp_path / "killed"
-    model = small(d_noise=0.3)
+    model = small(**RECIPE)
     quiet(model, denoising_loss, ragged(), LONG, folder=undisturbed)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hypothesis", "pytest", "diffsda.training", "diffsda.model"])
