@@ -81,10 +81,12 @@ SERIES := "etth1 0 False" "etth1 1 False" "airquality 0 False" "airquality 0.3 F
 # what is varied on validation speakers; then what is measured on test speakers
 VOICES := "-p d_dim 4" "-p d_dim 2" "-p d_dim 8" "-p d_dim 16" "-p d_noise 0.3" "-p d_noise 1" "-p d_noise 2" \
 	"-p seconds 0.4" "-p seconds 1.6" "-p d_dim 2 -p d_noise 1"
-SPEECH := "ravdess" "ravdess -p d_noise 1" "fsdd" "fsdd -p d_noise 1" "librispeech" "speech"
+SPEECH := "ravdess -p recipe paper" "ravdess -p recipe capacity -p d_noise 1" "ravdess" \
+	"fsdd -p recipe paper" "fsdd -p recipe capacity -p d_noise 1" "fsdd" "fsdd_strings -p recipe paper" "fsdd_strings" \
+	"librispeech -p recipe paper" "librispeech" "speech"
 
-# clips: the paper's recipe, and a limited channel
-SCENES := "digits 0" "digits 0.2" "sprites 0" "sprites 0.5"
+# clips, and the recipe they are trained by
+SCENES := "digits paper" "digits" "sprites paper" "sprites capacity" "sprites" "sprites_scenes paper" "sprites_scenes"
 
 results: $(STAMP) ## repeat the runs behind the README's tables (many hours on a CPU; goes on where it was stopped)
 	@$(BIN)/diffsda run capacity -p data bump -p fast False -o reports/capacity-bump
@@ -92,20 +94,22 @@ results: $(STAMP) ## repeat the runs behind the README's tables (many hours on a
 	@for data in etth1 airquality physionet_a har; do \
 		$(BIN)/diffsda run $$data -p choose True -o reports/$$data-choice || exit 1; done
 	@for seed in 0 1 2; do for recipe in $(SERIES); do set -- $$recipe; \
-		$(BIN)/diffsda run $$1 -p fast False -p d_noise $$2 -p mask_channel $$3 -p seed $$seed \
-			-o reports/$$1-$$2-$$3-$$seed || exit 1; done; done
+		$(BIN)/diffsda run $$1 -p fast False -p recipe paper -p d_noise $$2 -p mask_channel $$3 -p seed $$seed \
+			-o reports/$$1-$$2-$$3-$$seed || exit 1; done; \
+		for data in etth1 airquality physionet_a har; do \
+			$(BIN)/diffsda run $$data -p fast False -p seed $$seed -o reports/$$data-$$seed || exit 1; done; done
 	@$(BIN)/diffsda run timeseries -p fast False
 	@for change in $(VOICES); do \
-		$(BIN)/diffsda run ravdess -p fast False -p training narrow -p part validation -p brief True $$change \
+		$(BIN)/diffsda run ravdess -p fast False -p training narrow -p part validation -p brief True -p recipe paper $$change \
 			-o reports/voices || exit 1; done
 	@for name in george jackson lucas nicolas theo yweweler; do \
-		$(BIN)/diffsda run fsdd -p fast False -p training narrow -p brief True -p held_out $$name \
+		$(BIN)/diffsda run fsdd -p fast False -p training narrow -p brief True -p recipe paper -p held_out $$name \
 			-o reports/voices || exit 1; done
 	@for seed in 0 1 2; do for set in $(SPEECH); do \
 		$(BIN)/diffsda run $$set -p fast False -p training short -p seed $$seed -o reports/voices || exit 1; done; done
 	@$(BIN)/diffsda run audio -p fast False
-	@for recipe in $(SCENES); do set -- $$recipe; \
-		$(BIN)/diffsda run $$1 -p fast False -p d_noise $$2 -o reports/$$1-$$2 || exit 1; done
+	@for run in $(SCENES); do set -- $$run "static first"; \
+		$(BIN)/diffsda run $$1 -p fast False -p recipe "$$2" -o "reports/$$1-$$2" || exit 1; done
 	@$(BIN)/diffsda run video -p fast False
 
 bench: $(STAMP) ## time ours beside the plain formulation (half an hour on an idle core; ROWS="mug taichi" for some)

@@ -258,7 +258,8 @@ class Judge(nn.Module):
         self.static = nn.ModuleDict({k: nn.Linear(width, max(1, n)) for k, n in static.items()})
         self.dynamic = nn.ModuleDict({k: nn.Linear(width, max(1, n)) for k, n in dynamic.items()})
 
-    def forward(self, data: Sequences) -> dict:  # name -> (B, K) or (B, V, K); K = 1 for quantities
+    def _read(self, data: Sequences) -> tuple[Tensor, Tensor]:  # (B, V, width), (B, width)
+        "What it sees in each frame, and in the whole sequence: the mean over the frames that exist."
         x = data.x
         if self.training and self.noise:
             x = x + self.noise * torch.randn_like(x) * data.mask
@@ -270,7 +271,10 @@ class Judge(nn.Module):
                 self.over_time, h, data.lengths if data.lengths.min() < h.shape[1] else None
             )
         exists = data.frame_mask[..., None]
-        whole = (h * exists).sum(1) / exists.sum(1)
+        return h, (h * exists).sum(1) / exists.sum(1)
+
+    def forward(self, data: Sequences) -> dict:  # name -> (B, K) or (B, V, K); K = 1 for quantities
+        h, whole = self._read(data)
         return {k: head(whole) for k, head in self.static.items()} | {
             k: head(h) for k, head in self.dynamic.items()
         }
@@ -303,6 +307,13 @@ class Judge(nn.Module):
             answers = self(batch.to(device)).items()
             parts.append({name: answer.to(batch.x.device) for name, answer in answers})
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    @torch.no_grad()
+    def features(self, data, size: int = 128) -> Tensor:  # (B, width)
+        "What its heads for static labels look at, for `frechet_distance`."
+        self.eval()
+        device = next(self.parameters()).device
+        return torch.cat([self._read(part.to(device))[1].cpu() for part in _batches(data, size)])
 
     def verdicts(self, data, size: int = 128) -> dict:
         "name -> class (B) or (B, V), or quantity in the label's own unit."
