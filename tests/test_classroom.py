@@ -1,13 +1,20 @@
 """Assignments: honest answers get all points, each wrong one loses its own, and no submission stops the grading of others."""
 
 import re
+import shutil
+import sys
 import textwrap
+import zipfile
 from pathlib import Path
 
-import matplotlib
 import nbformat
+import pandas as pd
 import pytest
+import torch
 from wrong_answers import WRONG
+
+from diffsda.classroom import check, grade, hand_out, own_work
+from diffsda.cli import main
 
 SOURCE = Path(__file__).resolve().parent.parent / "nbs" / "classroom" / "source"
 NAMES = sorted(path.name for path in SOURCE.iterdir() if path.is_dir())
@@ -19,26 +26,37 @@ def mark_of(cell):
     return cell.metadata.get("nbgrader", {})
 
 
+def is_task(cell):
+    return mark_of(cell).get("solution") and not mark_of(cell)["grade"]
+
+
+def is_test(cell):
+    return mark_of(cell).get("grade") and not mark_of(cell)["solution"]
+
+
+def source_of(cells):
+    return "\n".join(cell.source for cell in cells)
+
+
+def cells_of(path):
+    return nbformat.read(path, as_version=4).cells
+
+
 class Paper:
-    """A solved assignment that was run once in this process, so that its answers can be exchanged and graded at little cost."""
+    """The tasks and tests of a solved assignment in this process, where answers are exchanged and graded at little cost."""
 
     def __init__(self, name):
-        cells = nbformat.read(SOURCE / name / f"{name}.ipynb", as_version=4).cells
-        self.code = [cell for cell in cells if cell.cell_type == "code"]
-        self.solutions, self.tests, self.points = {}, {}, {}
-        for cell in self.code:
+        self.solutions, self.tests, self.names = {}, {}, {"__name__": "__main__"}
+        for cell in cells_of(SOURCE / name / f"{name}.ipynb"):
             mark = mark_of(cell)
-            if mark.get("solution") and not mark["grade"]:
+            if is_task(cell):
                 self.solutions[mark["grade_id"]] = cell.source
-            elif mark.get("grade") and not mark["solution"]:
+            elif is_test(cell):
                 self.tests[mark["grade_id"]] = compile(cell.source, mark["grade_id"], "exec")
-                self.points[mark["grade_id"]] = mark["points"]
-        self.names = {"__name__": "__main__"}
-        for cell in self.code:
-            exec(cell.source, self.names)
-        matplotlib.pyplot.close("all")
+            if is_task(cell) or mark.get("locked") or "parameters" in cell.metadata.get("tags", []):
+                exec(cell.source, self.names)
 
-    def answer(self, task, text):
+    def answer(self, text):
         exec(text, self.names)
 
     def failed(self):
@@ -64,8 +82,7 @@ def rewritten(solution, answer):
 
 
 @by_assignment
-def test_each_wrong_answer_loses_the_points_of_its_task_and_no_others(name, monkeypatch):
-    matplotlib.use("Agg")
+def test_each_wrong_answer_loses_the_points_of_its_task_and_no_others(name):
     paper = Paper(name)
     assert not paper.failed(), "the solved source must pass all its tests"
     assert set(WRONG[name]) == set(paper.solutions), "every task has its wrong answers"
@@ -73,10 +90,304 @@ def test_each_wrong_answer_loses_the_points_of_its_task_and_no_others(name, monk
         solution = paper.solutions[task]
         assert len(answers) >= 3
         for what, answer in (answers | {"printed": "print('the answer')"}).items():
-            paper.answer(task, rewritten(solution, answer))
+            paper.answer(rewritten(solution, answer))
             failed = paper.failed()
             assert set(failed) == {f"test_{task}"}, f"{task}, {what}: {failed}"
             if what.startswith("imported"):
                 assert "own work" in failed[f"test_{task}"], f"{task}, {what}: {failed}"
-        paper.answer(task, solution)
+        paper.answer(solution)
         assert not paper.failed()
+
+
+@by_assignment
+def test_twenty_points_or_thirty_and_a_question_for_the_teacher(name):
+    cells = cells_of(SOURCE / name / f"{name}.ipynb")
+    automatic = sum(mark_of(cell)["points"] for cell in cells if is_test(cell))
+    by_hand = [mark_of(c)["points"] for c in cells if mark_of(c).get("grade") and not is_test(c)]
+    assert (automatic, sum(by_hand)) == ((10, 20) if name == "5_project" else (16, 4))
+    told = [int(n) for n in re.findall(r"^#+ Task \d: .*\((\d) points\)$", source_of(cells), re.M)]
+    assert told == [mark_of(cell)["points"] for cell in cells if is_test(cell)]
+    for task, test in zip(filter(is_task, cells), filter(is_test, cells), strict=True):
+        assert mark_of(test)["grade_id"] == f"test_{mark_of(task)['grade_id']}"
+        lines = re.search(r"### BEGIN SOLUTION\n(.*?)\n *### END SOLUTION", task.source, re.S)[1]
+        assert 2 <= len(lines.splitlines()) <= 15, task.source
+        visible, hidden = test.source.split("### BEGIN HIDDEN TESTS")
+        assert "assert" in visible and "own_work(" in hidden
+
+
+# A class. What each hands in is made from the sources; what each is worth follows from its answers.
+
+FIRST = "1_denoising"
+RUN_TO_THE_END = {
+    "perfect",
+    "empty",
+    "partial",
+    "importing",
+    "by_heart",
+    "editing",
+    "hanging",
+    "deleting",
+}
+
+
+def filled(given, answers):
+    "A notebook that was handed out, with other text in the cells named."
+    work = nbformat.from_dict(given)
+    for cell in work.cells:
+        cell.source = answers.get(mark_of(cell).get("grade_id"), cell.source)
+    return work
+
+
+def solutions_of(name):
+    "What stands in every cell that a student fills: tasks solved, questions answered, the project left to its author."
+    cells = [
+        cell for cell in cells_of(SOURCE / name / f"{name}.ipynb") if mark_of(cell).get("solution")
+    ]
+    project = {"my_data", "my_model", "my_measurement", "my_swap"}  # slow, and read by hand anyway
+    text = {mark_of(cell)["grade_id"]: cell.source for cell in cells}
+    return {task: "print('see my report')" if task in project else text[task] for task in text}
+
+
+def wrong_by(name, what):
+    "The solutions, with the answers that are wrong in this way where there is one."
+    found = solutions_of(name)
+    for task, answers in WRONG[name].items():
+        for said in filter(lambda said: said.startswith(what), answers):
+            found[task] = rewritten(found[task], answers[said])
+    return found
+
+
+def hand_in(folder, student, name, notebook):
+    (folder / student).mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, folder / student / f"{name}.ipynb")
+
+
+@pytest.fixture(scope="module")
+def graded(tmp_path_factory):
+    home = tmp_path_factory.mktemp("class")
+    course, came = home / "course", home / "submissions"
+    hand_out(SOURCE, course)
+    given = {n: nbformat.read(course / "release" / n / f"{n}.ipynb", as_version=4) for n in NAMES}
+    for name in (FIRST, "5_project"):
+        hand_in(came, "perfect", name, filled(given[name], solutions_of(name)))
+    # the others take the pictures out, which may be done and saves a third of the time
+    given[FIRST].cells = [c for c in given[FIRST].cells if c.cell_type != "code" or mark_of(c)]
+    hand_in(came, "empty", FIRST, given[FIRST])
+    slips = solutions_of(FIRST)
+    for task, what in {"noisy": "sigma squared", "scalings": "root forgotten"}.items():
+        slips[task] = rewritten(slips[task], WRONG[FIRST][task][what])
+    hand_in(came, "partial", FIRST, filled(given[FIRST], slips))
+    shutil.make_archive(came / "partial", "zip", came / "partial")  # handed in as a zip
+    shutil.rmtree(came / "partial")
+    hand_in(came, "importing", FIRST, filled(given[FIRST], wrong_by(FIRST, "imported")))
+    hand_in(came, "by heart", FIRST, filled(given[FIRST], wrong_by(FIRST, "the test's example")))
+
+    edited = nbformat.from_dict(given[FIRST])
+    for cell in filter(is_test, edited.cells):
+        cell.source, cell.metadata.nbgrader.points = "assert True", 100
+    hand_in(came, "editing", FIRST, edited)
+
+    good = solutions_of(FIRST)
+    hand_in(
+        came, "crashing", FIRST, filled(given[FIRST], good | {"scalings": "import os\nos._exit(1)"})
+    )
+    endless = rewritten(good["scalings"], "while True:\n    pass")
+    hand_in(came, "hanging", FIRST, filled(given[FIRST], good | {"scalings": endless}))
+
+    leaving = good | {"scalings": good["scalings"] + "\nraise SystemExit"}  # once it is complete
+    torn = filled(given[FIRST], leaving)
+    gone = ("test_noisy", "precondition")
+    torn.cells = [cell for cell in torn.cells if mark_of(cell).get("grade_id") not in gone]
+    hand_in(came, "deleting", FIRST, torn)
+
+    (came / "no notebook").mkdir()
+    (came / "no notebook" / f"{FIRST}.ipynb").write_text("I did it all on paper.")
+    (came / "picture").mkdir()
+    (came / "picture" / f"{FIRST}.pdf").write_bytes(b"%PDF")
+    (came / "broken.zip").write_bytes(b"PK?")
+    table = grade(came, course, seconds=20).set_index(["student", "assignment"])
+    return course, table
+
+
+def test_the_class_gets_what_its_answers_are_worth(graded):
+    _, table = graded
+    points = {task: 0 for task in WRONG[FIRST]}
+    for cell in filter(is_test, cells_of(SOURCE / FIRST / f"{FIRST}.ipynb")):
+        points[mark_of(cell)["grade_id"].removeprefix("test_")] = mark_of(cell)["points"]
+    worth = {
+        "partial": 16 - points["noisy"] - points["scalings"],
+        "importing": points["noisy"] + points["precondition"],  # the course has no such functions
+        "by_heart": 0,
+        "editing": 0,
+        "crashing": 0,
+        "hanging": 16 - points["scalings"],
+        "deleting": 16 - points["noisy"] - points["precondition"],
+        "no_notebook": 0,
+        "picture": 0,
+        "broken": 0,
+    }
+    for student, wanted in worth.items():
+        assert table.points[student, FIRST] == wanted, (student, table.remark[student, FIRST])
+    assert (table.points["perfect", FIRST], table.to_mark["perfect", FIRST]) == (16, 4)
+    assert (table.points["perfect", "5_project"], table.to_mark["perfect", "5_project"]) == (10, 20)
+    assert table.points["empty", FIRST] == table.to_mark["empty", FIRST] == 0
+    assert set(table.out_of) == {20, 30}
+
+
+def test_the_teacher_is_told_what_was_odd(graded):
+    _, table = graded
+    said = table.remark.xs(FIRST, level="assignment")
+    assert said["perfect"] == said["empty"] == said["partial"] == ""
+    assert said["editing"].startswith("edited, and graded in the original: test_noisy")
+    assert "Kernel died" in said["crashing"]
+    assert said["hanging"].startswith("stopped after its time")
+    assert said["deleting"] == "deleted: test_noisy"
+    assert "no notebook" in said["no_notebook"] and "no notebook" in said["picture"]
+    assert said["broken"] == "not handed in"
+
+
+def test_every_student_gets_a_page_and_the_teacher_a_table(graded):
+    course, table = graded
+    written = pd.read_csv(course / "grades.csv", keep_default_na=False)
+    assert written.points.tolist() == table.points.tolist()
+    for student in set(written.student):
+        room = course / "feedback" / student
+        page = (room / "index.html").read_text(encoding="utf-8")
+        assert f"{FIRST}: {table.points[student, FIRST]:g} of 20" in page
+        linked = re.findall(r'href="([^"]*)"', page)
+        assert (f"{FIRST}/{FIRST}.html" in linked) == (student in RUN_TO_THE_END)
+        for link in linked:
+            text = (room / link).read_text(encoding="utf-8")
+            assert "own_work" in text, "the notebook with every test"
+            assert not re.search(r'<(?:script|link|img)[^>]*(?:src|href)="(?:https?:)?//', text), (
+                link
+            )
+
+
+def test_what_is_handed_out_holds_no_answer_and_stops_at_the_first_missing_piece(graded):
+    course, _ = graded
+    with zipfile.ZipFile(course / "assignments.zip") as zipped:
+        assert sorted(zipped.namelist()) == [f"{name}.ipynb" for name in NAMES]
+        for name in NAMES:
+            notebook = nbformat.reads(zipped.read(f"{name}.ipynb").decode(), as_version=4)
+            text = source_of(notebook.cells)
+            assert not re.search("SOLUTION|HIDDEN|own_work|Marking:", text), name
+            names = {"__name__": "__main__"}
+            with pytest.raises(NotImplementedError, match="not written yet: .* its test again"):
+                for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+                    last = cell
+                    exec(cell.source, names)
+            assert is_test(last) and mark_of(last)["grade_id"] == f"test_{next(iter(WRONG[name]))}"
+            paper = Paper(name)
+            for cell in filter(is_task, notebook.cells):
+                paper.answer(cell.source)
+            assert set(paper.failed()) == set(paper.tests), "no point without work"
+
+
+def test_check_runs_the_tests_that_a_student_sees(graded, tmp_path, capsys):
+    course, _ = graded
+    given = nbformat.read(course / "release" / "3_split" / "3_split.ipynb", as_version=4)
+    answers = solutions_of("3_split")
+    answers["swap"] = rewritten(answers["swap"], WRONG["3_split"]["swap"]["s and d exchanged"])
+    answers["per_frame"] = next(filter(is_task, given.cells)).source
+    nbformat.write(filled(given, answers), tmp_path / "mine.ipynb")
+    assert main(["check", str(tmp_path / "mine.ipynb")]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said[:-1]] == ["FAILED"] + [
+        "passed"
+    ] * 5  # one test is blind here
+    assert "test_per_frame" in said[0] and "not written yet" in said[0]
+
+
+# A small assignment, for what needs no model.
+
+CIRCLES = {
+    "area": "def area(radius):\n    ### BEGIN SOLUTION\n    return 3.14 * radius**2\n    ### END SOLUTION",
+    "test_area": "assert area(1) == 3.14\n### BEGIN HIDDEN TESTS\nassert area(2) == 4 * 3.14\n### END HIDDEN TESTS",
+}
+
+
+@pytest.fixture
+def circles(tmp_path):
+    "The folder of a course with one small assignment, and the notebook that was handed out."
+    cells = [nbformat.v4.new_code_cell(source) for source in CIRCLES.values()]
+    for cell, (name, solution) in zip(
+        cells, {"area": True, "test_area": False}.items(), strict=True
+    ):
+        mark = {"grade_id": name, "schema_version": 3, "task": False, "solution": solution}
+        mark |= {"grade": not solution, "locked": not solution} | (
+            {} if solution else {"points": 5}
+        )
+        cell.metadata["nbgrader"] = mark
+    (tmp_path / "source" / "circles").mkdir(parents=True)
+    path = tmp_path / "source" / "circles" / "circles.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    hand_out(tmp_path / "source", tmp_path / "course")
+    given = nbformat.read(
+        tmp_path / "course" / "release" / "circles" / "circles.ipynb", as_version=4
+    )
+    return tmp_path, given
+
+
+def test_a_kernel_that_cannot_be_interrupted_does_not_stop_the_grading(circles):
+    home, given = circles
+    stubborn = "while True:\n    try:\n        while True:\n            pass\n    except BaseException:\n        pass"
+    hand_in(home / "in", "ann", "circles", filled(given, {"area": stubborn}))
+    hand_in(home / "in", "bob", "circles", filled(given, {"area": "area = lambda r: 3.14 * r**2"}))
+    table = grade(home / "in", home / "course", seconds=2)
+    assert table.points.tolist() == [0, 5] and table.remark[0] and not table.remark[1]
+
+
+def test_a_second_round_keeps_no_points_of_the_first(circles):
+    home, given = circles
+    hand_in(home / "in", "ann", "circles", filled(given, {"area": "area = lambda r: 3.14 * r**2"}))
+    assert grade(home / "in", home / "course").points.tolist() == [5]
+    torn = nbformat.from_dict(given)
+    torn.cells = torn.cells[:1]
+    hand_in(home / "in", "ann", "circles", torn)
+    assert grade(home / "in", home / "course").points.tolist() == [0]
+
+
+def test_what_cannot_be_graded_or_checked_is_said_before_work_starts(tmp_path, circles):
+    home, given = circles
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match="no assignment in .*expected NAME/NAME.ipynb"):
+        hand_out(tmp_path / "none", tmp_path / "course2")
+    with pytest.raises(ValueError, match="no student in .*STUDENT/NOTEBOOK.ipynb"):
+        grade(tmp_path / "none", home / "course")
+    with pytest.raises(ValueError, match="make classroom"):
+        grade(home / "in", tmp_path / "none")
+    for student in ("jo ann", "jo_ann"):
+        hand_in(home / "twins", student, "circles", given)
+    with pytest.raises(ValueError, match="two submissions of 'jo_ann'"):
+        grade(home / "twins", home / "course")
+    (tmp_path / "text.ipynb").write_text("no")
+    with pytest.raises(ValueError, match="cannot be read as a notebook"):
+        check(tmp_path / "text.ipynb")
+    given.cells = given.cells[:1]
+    nbformat.write(given, tmp_path / "text.ipynb")
+    with pytest.raises(ValueError, match="holds no test"):
+        check(tmp_path / "text.ipynb")
+
+
+@pytest.mark.parametrize(
+    "cheat",
+    [
+        "from diffsda.precond import scalings as f",
+        "import functools, diffsda.precond\nf = functools.partial(diffsda.precond.scalings)",
+        "def f(x):\n    return [getattr(__import__('diffsda.precond').precond, 'scal' + 'ings')(x)][0]",
+        "class Yes:\n    __lt__ = __eq__ = lambda self, other: True\ndef f(x):\n    return Yes()",
+    ],
+)
+def test_own_work_notices_how_an_answer_was_borrowed(cheat):
+    names = {"__name__": "__main__"}
+    exec(cheat, names)
+    with pytest.raises(AssertionError, match="own work|of its own"):
+        own_work(names["f"])(torch.ones(2))
+
+
+def test_own_work_leaves_honest_functions_and_their_errors_alone():
+    assert own_work(lambda x, y=1: (x, y))(2, y=3) == (2, 3)
+    with pytest.raises(ZeroDivisionError):
+        own_work(lambda x: x / 0)(1)
+    assert sys.getprofile() is None
