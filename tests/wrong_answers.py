@@ -161,8 +161,8 @@ WRONG = {
                 return sample_heun(denoise, x, sigmas)""",
             "the test's examples by heart": """
                 for sigma in list(sigmas[:-1]) + list(sigmas[1:-1]):
-                    x = denoise(x, sigma)
-                return x""",
+                    found = denoise(x, sigma)
+                return torch.where(x == 20, 10.0, found)""",
         },
         "invert": {
             "starts at level 0": ("torch.full_like(sigmas[:1], 1e-5)", "torch.zeros(1).to(sigmas)"),
@@ -193,6 +193,7 @@ WRONG = {
                 return float(ratio)""",
             "as if every pair were a doubling": """
                 return float((errors[:-1] / errors[1:]).log2().mean())""",
+            "the test's example by heart": "return 1.0",
             "line through the origin": ("a, b = a - a.mean(), b - b.mean()", "a, b = a, b"),
         },
         "churn": {
@@ -211,7 +212,7 @@ WRONG = {
             ),
             "raised by gamma, not by its share": ("(1 + gamma) * sigma", "gamma + sigma"),
             "noise taken away": ("x + extra * n", "x - extra * n"),
-            "the test's example by heart": "return x, sigma",
+            "the test's examples by heart": "return (x, sigma) if gamma == 0 else (x + 4, 5.0)",
         },
     },
     "3_split": {
@@ -495,7 +496,10 @@ WRONG = {
                 "x[row, : len(recording)] = recording",
                 "x[row, : len(recording)] = recording; x[row, len(recording) :] = recording[-1]",
             ),
-            "the test's example by heart": "return torch.ones(2, 3, 2) * 8 / 12, torch.tensor([1, 3])",
+            "the test's example by heart": """
+                x = torch.ones(2, 3, 2)
+                x[0, 1:] = 0
+                return x, torch.tensor([1, 3])""",
         },
         "held_out": {
             "recordings divided, not owners": """
@@ -544,7 +548,7 @@ WRONG = {
                 "torch.Generator().manual_seed(seed)",
                 "torch.Generator().manual_seed(0)",
             ),
-            "the test's example by heart": "return torch.full((times,), 2.0)",
+            "the test's example by heart": "return values.mean().expand(times)",
         },
     },
 }
