@@ -127,7 +127,7 @@ def test_twenty_points_or_thirty_and_a_question_for_the_teacher(name):
 
 # A class. What each hands in is made from the sources; what each is worth follows from its answers.
 
-FIRST = "1_denoising"
+FIRST = "3_split"
 RUN_TO_THE_END = {
     "perfect",
     "empty",
@@ -181,10 +181,10 @@ def class_of(came, course):
     for name in (FIRST, "5_project"):
         hand_in(came, "perfect", name, filled(given[name], solutions_of(name)))
     # the others take the pictures out, which may be done and saves a third of the time
-    given[FIRST].cells = [c for c in given[FIRST].cells if c.cell_type != "code" or mark_of(c)]
+    given[FIRST].cells = [c for c in given[FIRST].cells if mark_of(c) or c.metadata.get("tags")]
     hand_in(came, "empty", FIRST, given[FIRST])
     slips = solutions_of(FIRST)
-    for task, what in {"noisy": "sigma squared", "scalings": "root forgotten"}.items():
+    for task, what in {"per_frame": "s and d exchanged", "limited": "noise squared"}.items():
         slips[task] = rewritten(slips[task], WRONG[FIRST][task][what])
     hand_in(came, "partial", FIRST, filled(given[FIRST], slips))
     shutil.make_archive(came / "partial", "zip", came / "partial")  # handed in as a zip
@@ -199,14 +199,14 @@ def class_of(came, course):
 
     good = solutions_of(FIRST)
     hand_in(
-        came, "crashing", FIRST, filled(given[FIRST], good | {"scalings": "import os\nos._exit(1)"})
+        came, "crashing", FIRST, filled(given[FIRST], good | {"limited": "import os\nos._exit(1)"})
     )
-    endless = rewritten(good["scalings"], "while True:\n    pass")
-    hand_in(came, "hanging", FIRST, filled(given[FIRST], good | {"scalings": endless}))
+    endless = rewritten(good["limited"], "while True:\n    pass")
+    hand_in(came, "hanging", FIRST, filled(given[FIRST], good | {"limited": endless}))
 
-    leaving = good | {"scalings": good["scalings"] + "\nraise SystemExit"}  # once it is complete
+    leaving = good | {"limited": good["limited"] + "\nraise SystemExit"}  # once it is complete
     torn = filled(given[FIRST], leaving)
-    gone = ("test_noisy", "precondition")
+    gone = ("test_per_frame", "swap")
     torn.cells = [cell for cell in torn.cells if mark_of(cell).get("grade_id") not in gone]
     hand_in(came, "deleting", FIRST, torn)
 
@@ -222,13 +222,15 @@ def check_points(table):
     for cell in filter(is_test, cells_of(SOURCE / FIRST / f"{FIRST}.ipynb")):
         points[mark_of(cell)["grade_id"].removeprefix("test_")] = mark_of(cell)["points"]
     worth = {
-        "partial": 16 - points["noisy"] - points["scalings"],
-        "importing": points["noisy"] + points["precondition"],  # the course has no such functions
+        "partial": 16 - points["per_frame"] - points["limited"],
+        "importing": points["decode_frames"]
+        + points["swap"]
+        + points["causal_mean"],  # the course has none
         "by_heart": 0,
         "editing": 0,
         "crashing": 0,
-        "hanging": 16 - points["scalings"],
-        "deleting": 16 - points["noisy"] - points["precondition"],
+        "hanging": 16 - points["limited"],
+        "deleting": 16 - points["per_frame"] - points["swap"],
         "no_notebook": 0,
         "picture": 0,
         "broken": 0,
@@ -244,10 +246,10 @@ def check_points(table):
 def check_remarks(table):
     said = table.remark.xs(FIRST, level="assignment")
     assert said["perfect"] == said["empty"] == said["partial"] == ""
-    assert said["editing"].startswith("edited, and graded in the original: test_noisy")
+    assert said["editing"].startswith("edited, and graded in the original: test_per_frame")
     assert "Kernel died" in said["crashing"]
     assert said["hanging"].startswith("stopped after its time")
-    assert said["deleting"] == "deleted: test_noisy"
+    assert said["deleting"] == "deleted: test_per_frame"
     assert "no notebook" in said["no_notebook"] and "no notebook" in said["picture"]
     assert said["broken"] == "not handed in"
 
@@ -291,7 +293,7 @@ def test_a_class_is_graded_whatever_it_hands_in(tmp_path):
     course, came = tmp_path / "course", tmp_path / "submissions"
     assert main(["handout", "-o", str(course)]) == 0
     class_of(came, course)
-    assert main(["grade", str(came), "-o", str(course), "--timeout", "20"]) == 0
+    assert main(["grade", str(came), "-o", str(course), "--timeout", "15"]) == 0
     table = pd.read_csv(course / "grades.csv", keep_default_na=False)
     table = table.set_index(["student", "assignment"])
     check_points(table)
