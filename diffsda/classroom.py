@@ -99,8 +99,12 @@ def _step(
     step.force = True
     result = capture_log(step)
     if not result["success"]:
+        last = result["error"].strip().splitlines()[-1]
+        if last == "KeyboardInterrupt":  # nbgrader keeps it, as it keeps any error
+            raise KeyboardInterrupt
         log = result.get("log", "") + result["error"]
-        raise RuntimeError(re.search(r"^\s*[\w.]*?(\w+(?:Error|Exception)\b.*)", log, re.M)[1])
+        named = re.search(r"^\s*[\w.]*?(\w+(?:Error|Exception)\b.*)", log, re.M)
+        raise RuntimeError(named[1] if named else last)
 
 # %% ../nbs/49_classroom.ipynb #b73e52f1
 def hand_out(
@@ -277,7 +281,7 @@ def _points(folder: Path, student: str, name: str) -> _Points:
     waits = sum(most for _, most, waits in tasks.values() if waits)
     return _Points(points, out_of, waits, tasks)
 
-
+# %% ../nbs/49_classroom.ipynb #c5d1f7a2
 def _remark(folder: Path, student: str, name: str) -> str:
     "What a teacher should know of a graded submission: tests that were edited, cells that are gone, cells that were stopped."
     import nbformat
@@ -317,9 +321,9 @@ def _autograde(folder: Path, student: str, name: str, seconds: float) -> str:
         page = folder / "feedback" / student / name / f"{name}.html"
         remote = r'<script[^>]* src="(?:https?:)?//[^>]*>\s*</script>'  # a page needs no network
         page.write_text(re.sub(remote, "", page.read_text(encoding="utf-8")), encoding="utf-8")
-    except RuntimeError as error:
+        return _remark(folder, student, name)
+    except Exception as error:  # whatever a student's file may do: the next one must be graded
         return f"could not be run to its end ({error})"
-    return _remark(folder, student, name)
 
 # %% ../nbs/49_classroom.ipynb #5a8a7804
 PAGE = """<!doctype html>
@@ -353,7 +357,7 @@ def _write_page(folder: Path, student: str, rows: list[dict]) -> Path:
     page.write_text(PAGE.format(student=html.escape(student), parts="\n".join(parts)), "utf-8")
     return page
 
-
+# %% ../nbs/49_classroom.ipynb #e8a40b67
 def grade(
     submissions: str | Path,  # folder: STUDENT/NOTEBOOK.ipynb, or STUDENT.zip
     folder: str | Path,  # of the course, made by `hand_out`

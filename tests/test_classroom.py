@@ -312,9 +312,10 @@ CIRCLES = {
 }
 
 
-@pytest.fixture
-def circles(tmp_path):
-    "The folder of a course with one small assignment, and the notebook that was handed out."
+@pytest.fixture(scope="module")
+def handed_out(tmp_path_factory):
+    "A folder with the small assignment and its course."
+    home = tmp_path_factory.mktemp("circles")
     cells = [nbformat.v4.new_code_cell(source) for source in CIRCLES.values()]
     for cell, (name, solution) in zip(
         cells, {"area": True, "test_area": False}.items(), strict=True
@@ -324,14 +325,19 @@ def circles(tmp_path):
             {} if solution else {"points": 5}
         )
         cell.metadata["nbgrader"] = mark
-    (tmp_path / "source" / "circles").mkdir(parents=True)
-    path = tmp_path / "source" / "circles" / "circles.ipynb"
+    path = home / "source" / "circles" / "circles.ipynb"
+    path.parent.mkdir(parents=True)
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
-    hand_out(tmp_path / "source", tmp_path / "course")
-    given = nbformat.read(
-        tmp_path / "course" / "release" / "circles" / "circles.ipynb", as_version=4
-    )
-    return tmp_path, given
+    hand_out(home / "source", home / "course")
+    return home
+
+
+@pytest.fixture
+def circles(handed_out, tmp_path):
+    "A copy of that folder, and the notebook that was handed out."
+    home = shutil.copytree(handed_out, tmp_path / "home")
+    given = home / "course" / "release" / "circles" / "circles.ipynb"
+    return home, nbformat.read(given, as_version=4)
 
 
 def test_check_says_what_a_student_can_see(circles, capsys):
@@ -359,6 +365,22 @@ def test_a_kernel_that_cannot_be_interrupted_does_not_stop_the_grading(circles):
     hand_in(home / "in", "bob", "circles", filled(given, {"area": "area = lambda r: 3.14 * r**2"}))
     table = grade(home / "in", home / "course", seconds=2)
     assert table.points.tolist() == [0, 5] and table.remark[0] and not table.remark[1]
+
+
+def test_odd_marks_in_a_notebook_do_not_stop_the_grading(circles):
+    home, given = circles
+    for student, mark in {
+        "ann": "oops",
+        "bob": {"locked": True},
+        "cem": {"grade": True, "grade_id": 7},
+        "dag": given.cells[1].metadata["nbgrader"],
+    }.items():
+        odd = filled(given, {"area": "area = lambda r: 3.14 * r**2"})
+        odd.cells[1].metadata["nbgrader"] = mark
+        hand_in(home / "in", student, "circles", odd)
+    table = grade(home / "in", home / "course")
+    assert table.points.tolist() == [0, 0, 0, 5]
+    assert [bool(remark) for remark in table.remark] == [True, True, True, False]
 
 
 def test_a_second_round_keeps_no_points_of_the_first(circles):
