@@ -120,7 +120,7 @@ def test_twenty_points_or_thirty_and_a_question_for_the_teacher(name):
     for task, test in zip(filter(is_task, cells), filter(is_test, cells), strict=True):
         assert mark_of(test)["grade_id"] == f"test_{mark_of(task)['grade_id']}"
         lines = re.search(r"### BEGIN SOLUTION\n(.*?)\n *### END SOLUTION", task.source, re.S)[1]
-        assert 2 <= len(lines.splitlines()) <= 15, task.source
+        assert 3 <= len(lines.splitlines()) <= 15, task.source
         visible, hidden = test.source.split("### BEGIN HIDDEN TESTS")
         assert "assert" in visible and "own_work(" in hidden
 
@@ -295,7 +295,7 @@ def test_a_class_is_graded_whatever_it_hands_in(tmp_path):
     course, came = tmp_path / "course", tmp_path / "submissions"
     assert main(["handout", "-o", str(course)]) == 0
     class_of(came, course)
-    assert main(["grade", str(came), "-o", str(course), "--timeout", "15"]) == 0
+    assert main(["grade", str(came), "-o", str(course), "--timeout", "30"]) == 0
     table = pd.read_csv(course / "grades.csv", keep_default_na=False)
     table = table.set_index(["student", "assignment"])
     check_points(table)
