@@ -27,7 +27,7 @@ STAMP := .venv/installed
 SOURCES := nbs tests $(wildcard data_scripts)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo data test lab fmt check notebooks results bench
+.PHONY: help install demo data test lab fmt check notebooks results bench classroom grade
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -114,3 +114,10 @@ results: $(STAMP) ## repeat the runs behind the README's tables (many hours on a
 
 bench: $(STAMP) ## time ours beside the plain formulation (half an hour on an idle core; ROWS="mug taichi" for some)
 	@TQDM_DISABLE=1 $(BIN)/python -c "from diffsda.bench import main; main(only='$(ROWS)')"
+
+classroom: $(STAMP) ## write the assignments for students, without solutions, to classroom/ (a zip for them, a folder for you)
+	@$(BIN)/diffsda handout $(ARGS)
+
+grade: $(STAMP) ## grade what students handed in: SUBMISSIONS=folder with STUDENT/NOTEBOOK.ipynb (ARGS="--timeout 120")
+	@test -n "$(SUBMISSIONS)" || { echo "Say where they are: make grade SUBMISSIONS=folder"; exit 2; }
+	@$(BIN)/diffsda grade "$(SUBMISSIONS)" $(ARGS)

@@ -8,7 +8,10 @@ from setuptools import find_packages, setup
 parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read("settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
-extras = {kind: cfg[f"{kind}_requirements"].split() for kind in ("audio", "video", "faces")}
+kinds = ("audio", "video", "faces", "classroom")
+extras = {kind: cfg[f"{kind}_requirements"].split() for kind in kinds}
+extras["dev"] = extras["audio"] + extras["video"] + extras["classroom"]
+extras["dev"] += cfg["dev_requirements"].split()
 
 setup(
     name=cfg["lib_name"],
@@ -27,8 +30,7 @@ setup(
     packages=find_packages(include=["diffsda", "diffsda.*"]),
     python_requires=f">={cfg['min_python']},<3.13",
     install_requires=cfg["requirements"].split(),
-    extras_require=extras
-    | {"dev": extras["audio"] + extras["video"] + cfg["dev_requirements"].split()},
+    extras_require=extras,
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"],

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['STYLE', 'import_tool', 'Parameter', 'parameters_of', 'kind_of', 'check_parameters', 'Experiment', 'experiments',
            'find_experiment', 'notebooks_folder', 'run_notebook', 'keep_output', 'embed_images', 'offline',
-           'write_report', 'unfit', 'refresh', 'parse_value', 'run_command', 'refresh_command', 'command_line', 'main']
+           'write_report', 'unfit', 'refresh', 'parse_value', 'run_command', 'refresh_command', 'check_command',
+           'handout_command', 'grade_command', 'add_classroom', 'command_line', 'main']
 
 # %% ../nbs/50_cli.ipynb #b0e1f36c
 import argparse
@@ -24,6 +25,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from .classroom import check, grade, hand_out
 from .commands import add_commands
 from .tables import nearest
 
@@ -384,6 +386,49 @@ def refresh_command(args: argparse.Namespace) -> int:
             print(f"not refreshed: {error}", file=sys.stderr)
     return min(failed, 1)
 
+# %% ../nbs/50_cli.ipynb #7c1a5e0d
+def check_command(args: argparse.Namespace) -> int:
+    """The exit status of `diffsda check`: 0 if the notebook passes all tests that are in it."""
+    found = check(args.notebook, args.timeout)
+    for test, passed, reason in found:
+        print(f"{'passed' if passed else 'FAILED'}  {test}" + (f": {reason}" if reason else ""))
+    print("grading uses further tests, which ask for what the text of each task says")
+    return 0 if all(passed for _, passed, _ in found) else 1
+
+
+def handout_command(args: argparse.Namespace) -> int:
+    """The exit status of `diffsda handout`: 0 once students' notebooks are written."""
+    archive = hand_out(notebooks_folder(args.notebooks) / "classroom" / "source", args.output)
+    print(f"for students: {archive}\nfor you:      {archive.parent} (it holds the solutions too)")
+    return 0
+
+
+def grade_command(args: argparse.Namespace) -> int:
+    """The exit status of `diffsda grade`: 0 once every submission has its points."""
+    grade(args.submissions, args.output, args.timeout)
+    print(f"points:   {Path(args.output) / 'grades.csv'}")
+    print(f"feedback: {Path(args.output) / 'feedback'}/STUDENT/index.html")
+    return 0
+
+
+def add_classroom(commands):  # what ArgumentParser.add_subparsers gives
+    "Adds check, handout and grade to a command line."
+    seconds = {"type": float, "default": 60, "metavar": "S", "help": "seconds for a cell (60)"}
+    course = {"default": "classroom", "metavar": "FOLDER", "help": "of the course (classroom)"}
+    tests = commands.add_parser("check", help="run the visible tests of an assignment")
+    tests.add_argument("notebook", help="an assignment, filled in")
+    tests.add_argument("--timeout", **seconds)
+    tests.set_defaults(function=check_command)
+    out = commands.add_parser("handout", help="write the assignments for students")
+    out.add_argument("--notebooks", metavar="FOLDER", help="where the notebooks are")
+    out.add_argument("-o", "--output", **course)
+    out.set_defaults(function=handout_command)
+    points = commands.add_parser("grade", help="grade what students handed in")
+    points.add_argument("submissions", help="a folder with STUDENT/NOTEBOOK.ipynb or STUDENT.zip")
+    points.add_argument("--timeout", **seconds)
+    points.add_argument("-o", "--output", **course)
+    points.set_defaults(function=grade_command)
+
 # %% ../nbs/50_cli.ipynb #a039378a
 def command_line() -> argparse.ArgumentParser:
     """The parser of `diffsda`; each subcommand names the function that carries it out."""
@@ -405,6 +450,7 @@ def command_line() -> argparse.ArgumentParser:
     again = commands.add_parser("refresh", parents=[shared], help="run notebooks, store outputs")
     again.add_argument("notebook", nargs="*", type=Path, help="default: all of them")
     again.set_defaults(function=refresh_command)
+    add_classroom(commands)
     for name, command in commands.choices.items():
         command.set_defaults(command=name, options=re.findall(r"--\w+", command.format_help()))
     return parser

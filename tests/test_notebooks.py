@@ -11,7 +11,10 @@ import pytest
 from diffsda.cli import experiments, parameters_of, run_notebook, unfit, write_report
 
 NBS = Path(__file__).resolve().parent.parent / "nbs"
-NOTEBOOKS = sorted(NBS.glob("*.ipynb"))
+NOTEBOOKS = [
+    *sorted(NBS.glob("*.ipynb")),
+    *sorted(NBS.glob("classroom/source/*/*.ipynb")),  # assignments, solved
+]
 WORKING = [p for p in NOTEBOOKS if p.stem != "index"]
 LESSONS = [
     p for p in WORKING if "default_exp" in p.read_text(encoding="utf-8")
