@@ -8,7 +8,11 @@ from setuptools import find_packages, setup
 parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read("settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
-extras = {kind: cfg[f"{kind}_requirements"].split() for kind in ("audio", "video", "faces")}
+extras = {
+    kind: cfg[f"{kind}_requirements"].split()
+    for kind in ("audio", "video", "faces", "widgets", "browser")
+}
+everyday = [needed for kind, them in extras.items() if kind != "faces" for needed in them]
 
 setup(
     name=cfg["lib_name"],
@@ -27,8 +31,7 @@ setup(
     packages=find_packages(include=["diffsda", "diffsda.*"]),
     python_requires=f">={cfg['min_python']},<3.13",
     install_requires=cfg["requirements"].split(),
-    extras_require=extras
-    | {"dev": extras["audio"] + extras["video"] + cfg["dev_requirements"].split()},
+    extras_require=extras | {"dev": cfg["dev_requirements"].split() + everyday},
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"],
