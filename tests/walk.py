@@ -35,9 +35,12 @@ LAB_SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
-ERROR = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]'
-RUN = '.lm-MenuBar-itemLabel:text-is("Run")'
-RUN_ALL = '.lm-Menu-item[data-command="runmenu:run-all"]'
+OUTPUT = ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.{}']"
+# JupyterLab shows an error as such, or as text on stderr
+ERROR = f"{OUTPUT.format('error')}, {OUTPUT.format('stderr')}:has-text('Traceback (most recent')"
+FOLDED = ".jp-CodeCell .jp-InputPlaceholder"
+RUN_ALL = "Run", "runmenu:run-all"
+OPEN_ALL = "View", "notebook:show-all-cell-code"
 # the prompt of each code cell that has something to run: "[ ]:", "[*]:" while it runs, "[7]:" after
 PROMPTS = """() => [...document.querySelectorAll(".jp-CodeCell")]
     .filter(cell => cell.querySelector(".cm-content").innerText.trim())
@@ -48,6 +51,7 @@ class Walk(NamedTuple):
     notebook: str  # stem
     seconds: float  # from "Run All Cells" until the kernel rests
     cells: int  # code cells that ran
+    folded: int  # code cells that were folded when it opened
     errors: list  # text of each error shown in the page
 
 
@@ -164,6 +168,12 @@ def jupyter_lab(folder: Path):
         shutil.rmtree(own, ignore_errors=True)
 
 
+def choose(page, menu: str, command: str):
+    """Clicks on an entry of one of JupyterLab's menus."""
+    page.click(f".lm-MenuBar-itemLabel:text-is('{menu}')")
+    page.click(f".lm-Menu-item[data-command='{command}']")
+
+
 def walk(page, lab: Lab, path: str, timeout: float = 300) -> Walk:
     """What a run of the notebook at `path`, seen from the server's folder, showed in the page."""
     page.goto(lab.url(f"/lab/tree/{path}") + "&reset")
@@ -172,12 +182,14 @@ def walk(page, lab: Lab, path: str, timeout: float = 300) -> Walk:
     # the page calls its kernel idle too early, and what is run before it listens is lost
     wait_until(lab.resting, 60, f"a kernel for {path}")
     page.wait_for_timeout(1000)
+    if folded := page.locator(FOLDED).count():  # a folded cell shows no number
+        choose(page, *OPEN_ALL)
+        page.wait_for_selector(FOLDED, state="detached")
 
     start = time.monotonic()
     before = page.evaluate(PROMPTS)
     for _ in range(3):  # a click that came too early is lost without a word
-        page.click(RUN)
-        page.click(RUN_ALL)
+        choose(page, *RUN_ALL)
         with suppress(TimeoutError):
             wait_until(lambda: page.evaluate(PROMPTS) != before, 5, "the first cell starts")
             break
@@ -191,7 +203,8 @@ def walk(page, lab: Lab, path: str, timeout: float = 300) -> Walk:
     wait_until(done, timeout, f"{path} runs to its end")
     seconds = time.monotonic() - start
     ran = [prompt for prompt in page.evaluate(PROMPTS) if prompt.strip("[]: \n").isdigit()]
-    return Walk(Path(path).stem, round(seconds, 1), len(ran), page.locator(ERROR).all_inner_texts())
+    errors = page.locator(ERROR).all_inner_texts()
+    return Walk(Path(path).stem, round(seconds, 1), len(ran), folded, errors)
 
 
 @contextmanager
@@ -246,7 +259,7 @@ def main():
                 try:
                     found = walk(page, lab, path.relative_to(ROOT).as_posix())
                 except TimeoutError as error:
-                    found = Walk(path.stem, float("nan"), 0, [str(error)])
+                    found = Walk(path.stem, float("nan"), 0, 0, [str(error)])
                 photograph(page, output / path.stem)
             lab.stop_kernels()
             walks.append(found)
