@@ -27,7 +27,7 @@ STAMP := .venv/installed
 SOURCES := nbs tests $(wildcard data_scripts)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo data test lab fmt check notebooks results bench classroom grade
+.PHONY: help install demo data test lab fmt check notebooks results bench classroom grade slides walk
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -61,6 +61,7 @@ lab: $(STAMP) ## open the course in JupyterLab
 	$(BIN)/python -m jupyterlab nbs
 
 fmt: $(STAMP) ## format, clean and export the notebooks; run it before each commit
+	$(BIN)/python nbs/classroom/fold.py
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/nbdev_clean
 	$(BIN)/nbdev_export
@@ -121,3 +122,15 @@ classroom: $(STAMP) ## write the assignments for students, without solutions, to
 grade: $(STAMP) ## grade what students handed in: SUBMISSIONS=folder with STUDENT/NOTEBOOK.ipynb (ARGS="--timeout 120")
 	@test -n "$(SUBMISSIONS)" || { echo "Say where they are: make grade SUBMISSIONS=folder"; exit 2; }
 	@$(BIN)/diffsda grade "$(SUBMISSIONS)" $(ARGS)
+
+# reveal.js and MathJax, in the versions that package.json names
+node_modules: package.json
+	@command -v npm >/dev/null || { echo "npm was not found: install Node.js 18 or newer for the slides"; exit 1; }
+	npm install --no-audit --no-fund --no-package-lock --ignore-scripts
+	@touch node_modules
+
+slides: $(STAMP) node_modules ## write the slides of six lectures to slides/; open them in any browser, offline
+	$(BIN)/python nbs/classroom/slides.py slides
+
+walk: $(STAMP) ## run every notebook in JupyterLab in Chromium, as a student does (ARGS="01_denoising" for some)
+	$(BIN)/python tests/walk.py $(ARGS)
