@@ -452,7 +452,7 @@ def learned(
 ) -> DiffSDA:
     "A model of a preset after a few steps of training, enough for its samples to be more than noise."
     torch.manual_seed(0)
-    model = build(PRESETS[name], known.frame)
+    model = build(PRESETS[name].by("paper"), known.frame)
     config = TrainConfig(steps, batch=batch, lr=1e-3, warmup=10, precision="fp32")
     train(model, partial(denoising_loss, draws=2), known, config, progress=False)
     return model
@@ -716,7 +716,7 @@ def peak_memory(loss: Callable, name: str) -> float:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     batch = made_up(name)
-    model = build(PRESETS[name], batch.frame)
+    model = build(PRESETS[name].by("paper"), batch.frame)
     before = peak()
     total, count = loss(model, batch, draws=PRESETS[name].draws)
     (total / count).backward()
@@ -772,7 +772,7 @@ def rows_of_training(name: str, report: Callable, rounds: int):
     "Training of one preset, and encoding (frames that are images) or sampling, with its absolute costs."
     torch.manual_seed(0)
     batch, draws = made_up(name), PRESETS[name].draws
-    model = awake(build(PRESETS[name], batch.frame))
+    model = awake(build(PRESETS[name].by("paper"), batch.frame))
     full, half = MUSTS[name]
     half = half if torch.cpu._is_avx512_bf16_supported() else None
     step = training_row(name, model, batch, *full, draws=draws, rounds=rounds)

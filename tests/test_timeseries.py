@@ -493,7 +493,8 @@ def test_a_preset_carries_the_capacity_limit_and_the_mask_channel():
     x = torch.where(holes, torch.randn(2, 20, 6), 0.0)
     for told in (False, True):
         torch.manual_seed(0)
-        preset = replace(PRESETS["etth1_fast"], d_noise=float(told), mask_channel=told)
+        preset = PRESETS["etth1_fast"].by("paper")
+        preset = replace(preset, d_noise=float(told), mask_channel=told)
         model = build(preset, (6,)).eval()
         with_holes, without = model.encode(Sequences(x, observed=holes)), model.encode(Sequences(x))
         assert torch.allclose(with_holes.s, without.s) != told
