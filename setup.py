@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read("settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
-extras = {kind: cfg[f"{kind}_requirements"].split() for kind in ("audio", "video", "faces")}
+extras = {kind: cfg[f"{kind}_requirements"].split() for kind in ("audio", "video", "faces", "docs")}
 
 setup(
     name=cfg["lib_name"],
@@ -28,7 +28,7 @@ setup(
     python_requires=f">={cfg['min_python']},<3.13",
     install_requires=cfg["requirements"].split(),
     extras_require=extras
-    | {"dev": extras["audio"] + extras["video"] + cfg["dev_requirements"].split()},
+    | {"dev": extras["audio"] + extras["video"] + extras["docs"] + cfg["dev_requirements"].split()},
     entry_points={
         "console_scripts": cfg["console_scripts"].split(),
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_name']}._modidx:d"],

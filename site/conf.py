@@ -34,11 +34,6 @@ html_extra_path = ["extra"]  # relative to the prepared sources, see prepare.py
 html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
-html_theme_options = {
-    "source_repository": f"{facts['git_url']}/",
-    "source_branch": facts["branch"],
-    "footer_icons": [],
-}
 
 # Formulae are drawn by a copy that is served with the site (static/mathjax, from mathjax.tar.xz).
 # What MathJax would fetch from its own host, glyphs and spoken formulae, is served here or off.

@@ -262,6 +262,24 @@ def citation() -> str:
     )
 
 
+def showcase() -> dict[str, str]:
+    "A page for each thing that a browser is tried on, the first that has it: pages have no fixed numbers."
+    has = {
+        "formula": lambda cell: cell.cell_type == "markdown" and "$$" in cell.source,
+        "animation": lambda cell: any("image/gif" in o.get("data", {}) for o in cell.get("outputs", [])),
+        "recording": lambda cell: any(
+            "<audio" in o.get("data", {}).get("text/html", "") for o in cell.get("outputs", [])
+        ),
+        "solution": lambda cell: cell.cell_type == "code" and "solution" in cell.metadata.get("tags", []),
+    }
+    cells = {path: nbformat.read(path, as_version=4).cells for path in notebooks()}
+    found = {
+        what: next((f"{page_of(p)}.html" for p in cells if any(map(test, cells[p]))), "")
+        for what, test in has.items()
+    }
+    return found | {"results": "results/index.html"}
+
+
 def write(path: Path, text: str):
     "A page on disk, its folder made where it is missing."
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -287,6 +305,7 @@ def prepare(
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(as_page(path), target)
         write(out / "extra" / "notebooks" / path.name, json.dumps(alone(path), indent=1))
+    write(out / "static" / "showcase.json", json.dumps(showcase()))
     (out / "pictures").mkdir()
     for path in tables.pictures():
         shutil.copy(path, out / "pictures")
