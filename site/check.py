@@ -1,7 +1,7 @@
 """What must hold of a built site; each finding is one line that says where and what.
 
-    python site/check.py FOLDER            # links, pictures, hosts, errors, contrast, solutions
-    python site/check.py FOLDER --outside  # asks every other host whether its page is still there
+python site/check.py FOLDER            # links, pictures, hosts, errors, contrast, solutions
+python site/check.py FOLDER --outside  # asks every other host whether its page is still there
 """
 
 import re
@@ -98,9 +98,16 @@ def broken_links(folder: Path, pages: dict[Path, Page]) -> list[str]:
 
 def other_hosts(folder: Path, pages: dict[Path, Page]) -> list[str]:
     "What pages and style sheets load from another host."
-    found = [f"{path.name}: loads {x}" for path, page in pages.items() for x in page.loads if elsewhere(x)]
+    found = [
+        f"{path.name}: loads {x}"
+        for path, page in pages.items()
+        for x in page.loads
+        if elsewhere(x)
+    ]
     for path in folder.rglob("*.css"):
-        found += [f"{path.name}: loads {x}" for x in CSS_LOAD.findall(path.read_text(encoding="utf-8"))]
+        found += [
+            f"{path.name}: loads {x}" for x in CSS_LOAD.findall(path.read_text(encoding="utf-8"))
+        ]
     return found
 
 
@@ -135,7 +142,9 @@ def pale_text(css: str) -> list[str]:
         for text, ground in PAIRS:
             ratio = contrast(colours[text], colours[ground])
             if ratio < 4.5:
-                found.append(f"site.css, {name}: {text} on {ground} has a contrast of {ratio:.1f}, below 4.5")
+                found.append(
+                    f"site.css, {name}: {text} on {ground} has a contrast of {ratio:.1f}, below 4.5"
+                )
     return found
 
 
@@ -146,15 +155,29 @@ def findings(
     pages = pages_of(folder)
     name = {path: str(path.relative_to(folder.resolve())) for path in pages}
     found = broken_links(folder, pages) + other_hosts(folder, pages)
-    found += [f"{name[p]}: picture {src[:60]} has no alternative text" for p, page in pages.items() for src in page.silent]
-    found += [f"{name[p]}: a stored output holds a Python error" for p, page in pages.items() if page.errors]
-    found += [f"{name[p]}: a solution is not folded ({c})" for p, page in pages.items() for c in page.open_solutions]
+    found += [
+        f"{name[p]}: picture {src[:60]} has no alternative text"
+        for p, page in pages.items()
+        for src in page.silent
+    ]
+    found += [
+        f"{name[p]}: a stored output holds a Python error"
+        for p, page in pages.items()
+        if page.errors
+    ]
+    found += [
+        f"{name[p]}: a solution is not folded ({c})"
+        for p, page in pages.items()
+        for c in page.open_solutions
+    ]
     return found + pale_text((folder / "_static" / "site.css").read_text(encoding="utf-8"))
 
 
 def answers(address: str) -> str:
     "What a host says about one address: nothing if the page is there."
-    request = urllib.request.Request(address, method="GET", headers={"User-Agent": "Mozilla/5.0 (link check)"})
+    request = urllib.request.Request(
+        address, method="GET", headers={"User-Agent": "Mozilla/5.0 (link check)"}
+    )
     try:
         with urllib.request.urlopen(request, timeout=20):
             return ""

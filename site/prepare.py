@@ -13,6 +13,7 @@ import shutil
 import sys
 import tarfile
 from configparser import ConfigParser
+from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -43,6 +44,7 @@ LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\])\(([^()\s]+)\)")
 DIRECTIVE = re.compile(r"^#\|.*\n?", re.MULTILINE)
 
 
+@cache
 def facts() -> dict:
     "The package's own facts, from settings.ini."
     parser = ConfigParser(delimiters=["="], interpolation=None)
@@ -81,12 +83,9 @@ def page_of(
     return f"{folder}/{path.stem}"
 
 
-def relinked(
-    text: str,  # Markdown
-    source: Path,  # the file it is from
-    page: str,  # the page it goes to
-) -> str:
-    "Markdown whose relative links lead to pages of this site, or to the repository where there is none."
+@cache
+def places() -> dict[Path, str]:
+    "The prepared source of each file of the repository that has a page."
     pages = {path: f"{page_of(path)}.ipynb" for path in notebooks()}
     pages |= {
         ROOT / "README.md": "index.md",
@@ -96,6 +95,16 @@ def relinked(
         ROOT / "nbs" / "index.ipynb": "index.md",
     }
     pages |= {path: f"results/{path.stem}.md" for path in (ROOT / "results").glob("*.json")}
+    return pages
+
+
+def relinked(
+    text: str,  # Markdown
+    source: Path,  # the file it is from
+    page: str,  # the page it goes to
+) -> str:
+    "Markdown whose relative links lead to pages of this site, or to the repository where there is none."
+    pages = places()
     up = "../" * page.count("/")
 
     def target(match: re.Match) -> str:
@@ -205,7 +214,9 @@ def as_page(
         elif cell.cell_type == "markdown":
             cell.source = relinked(cell.source, path, page)
             if "solution" in cell.metadata.get("tags", []):
-                cell.source = f"<details><summary>Show the solution</summary>\n\n{cell.source}\n\n</details>"
+                cell.source = (
+                    f"<details><summary>Show the solution</summary>\n\n{cell.source}\n\n</details>"
+                )
             if number == 0:
                 cell.source += f"\n\n{opening_line(path)}"
         cells.append(cell)
@@ -224,7 +235,9 @@ def toc() -> str:
     ]
     groups["Look up"] = ["paper", "glossary", "data", "api/index", "cite", "changelog"]
     return "\n".join(
-        f"```{{toctree}}\n:caption: {caption}\n:maxdepth: 1\n:hidden:\n\n" + "\n".join(pages) + "\n```\n"
+        f"```{{toctree}}\n:caption: {caption}\n:maxdepth: 1\n:hidden:\n\n"
+        + "\n".join(pages)
+        + "\n```\n"
         for caption, pages in groups.items()
     )
 
@@ -266,11 +279,15 @@ def showcase() -> dict[str, str]:
     "A page for each thing that a browser is tried on, the first that has it: pages have no fixed numbers."
     has = {
         "formula": lambda cell: cell.cell_type == "markdown" and "$$" in cell.source,
-        "animation": lambda cell: any("image/gif" in o.get("data", {}) for o in cell.get("outputs", [])),
+        "animation": lambda cell: any(
+            "image/gif" in o.get("data", {}) for o in cell.get("outputs", [])
+        ),
         "recording": lambda cell: any(
             "<audio" in o.get("data", {}).get("text/html", "") for o in cell.get("outputs", [])
         ),
-        "solution": lambda cell: cell.cell_type == "code" and "solution" in cell.metadata.get("tags", []),
+        "solution": lambda cell: (
+            cell.cell_type == "code" and "solution" in cell.metadata.get("tags", [])
+        ),
     }
     cells = {path: nbformat.read(path, as_version=4).cells for path in notebooks()}
     found = {

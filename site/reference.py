@@ -37,13 +37,21 @@ def parameters(
 ) -> list[tuple[str, str, str]]:  # name, annotation, comment
     "The parameters of a function, and what it returns, with the comments beside them."
     arguments = node.args
-    every = [*arguments.posonlyargs, *arguments.args, arguments.vararg, *arguments.kwonlyargs, arguments.kwarg]
+    every = [
+        *arguments.posonlyargs,
+        *arguments.args,
+        arguments.vararg,
+        *arguments.kwonlyargs,
+        arguments.kwarg,
+    ]
     rows, defaults = [], {}
     positional = [*arguments.posonlyargs, *arguments.args]
     if arguments.defaults:
         defaults |= dict(zip(positional[-len(arguments.defaults) :], arguments.defaults))
     defaults |= {a: d for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults) if d is not None}
-    one_line = node.body[0].lineno > node.lineno and len({a.lineno for a in every if a}) < len([a for a in every if a])
+    one_line = node.body[0].lineno > node.lineno and len({a.lineno for a in every if a}) < len(
+        [a for a in every if a]
+    )
     for argument in every:
         if argument is None or argument.arg in ("self", "cls"):
             continue
@@ -52,7 +60,9 @@ def parameters(
         annotation = ast.unparse(argument.annotation) if argument.annotation else ""
         rows.append((argument.arg, annotation, comment))
     if node.returns is not None:
-        rows.append(("returns", ast.unparse(node.returns), comments.get(node.returns.end_lineno, "")))
+        rows.append(
+            ("returns", ast.unparse(node.returns), comments.get(node.returns.end_lineno, ""))
+        )
     return rows
 
 
@@ -62,7 +72,13 @@ def rows_of(rows: list[tuple[str, str, str]]) -> list[str]:
         return []
 
     def cell(text: str) -> str:
-        return text.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;").replace("$", "\\$").strip()
+        return (
+            text.replace("|", "\\|")
+            .replace("*", "\\*")
+            .replace("<", "&lt;")
+            .replace("$", "\\$")
+            .strip()
+        )
 
     def code(text: str) -> str:
         return f"`{text}`".replace("|", "\\|") if text else ""
@@ -146,7 +162,14 @@ def page(
         for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
         if isinstance(target, ast.Name)
     }
-    lines = [f"# `diffsda.{path.stem}`", "", prose(tree), "", f"```{{py:module}} diffsda.{path.stem}\n```", ""]
+    lines = [
+        f"# `diffsda.{path.stem}`",
+        "",
+        prose(tree),
+        "",
+        f"```{{py:module}} diffsda.{path.stem}\n```",
+        "",
+    ]
     for name in public_names(tree):
         node = nodes.get(name) or values[name]
         lines += [f"## `{name}`", ""]
@@ -164,7 +187,15 @@ def page(
             text = ast.unparse(node.value)
             shown = text if len(text) < 300 else text[:300] + " ..."
             comment = comments.get(node.lineno, "")
-            lines += [f"````{{py:data}} {name}", "", comment, "", f"```python\n{name} = {shown}\n```", "````", ""]
+            lines += [
+                f"````{{py:data}} {name}",
+                "",
+                comment,
+                "",
+                f"```python\n{name} = {shown}\n```",
+                "````",
+                "",
+            ]
     return "\n".join(lines)
 
 

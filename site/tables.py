@@ -16,7 +16,9 @@ ALT = {
 
 def pictures() -> list[Path]:
     "All pictures of results/."
-    return sorted(path for path in RESULTS.glob("*.*") if path.suffix in (".png", ".gif", ".svg", ".jpg"))
+    return sorted(
+        path for path in RESULTS.glob("*.*") if path.suffix in (".png", ".gif", ".svg", ".jpg")
+    )
 
 
 def alternative_texts() -> dict[str, str]:
@@ -76,7 +78,9 @@ def page(
     for row in rows:
         if not row.get("command"):
             raise ValueError(f"a row of results/{path.name} names no command: {row}")
-        groups.setdefault(row.get("data") or path.stem, {}).setdefault(row["command"], []).append(row)
+        groups.setdefault(row.get("data") or path.stem, {}).setdefault(row["command"], []).append(
+            row
+        )
     lines = [
         f"# Numbers: {path.stem}",
         "",
@@ -93,11 +97,17 @@ def page(
 def overview() -> str:
     "What the README says was measured, then every picture of results/."
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    measured = re.search(r"^## What was measured\n(.*?)(?=^## |\Z)", readme, re.DOTALL | re.MULTILINE)
+    measured = re.search(
+        r"^## What was measured\n(.*?)(?=^## |\Z)", readme, re.DOTALL | re.MULTILINE
+    )
     if not measured:
-        raise ValueError("README.md has no section `## What was measured`, from which the page of results is made")
+        raise ValueError(
+            "README.md has no section `## What was measured`, from which the page of results is made"
+        )
     alts = alternative_texts()
-    gallery = "\n\n".join(f"![{alts[p.name]}](results/{p.name})\n\n*{alts[p.name]}*" for p in pictures())
+    gallery = "\n\n".join(
+        f"![{alts[p.name]}](results/{p.name})\n\n*{alts[p.name]}*" for p in pictures()
+    )
     return f"# What was measured\n{measured[1]}\n## All pictures\n\n{gallery}\n"
 
 

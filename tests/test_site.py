@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "site"
@@ -25,15 +26,20 @@ import tables  # noqa: E402
 def built(tmp_path_factory):
     "The folder of the built site, and what Sphinx complained about."
     pytest.importorskip("myst_nb", reason="the site needs the extra [docs]")
-    folder = tmp_path_factory.mktemp("site")
-    prepare.prepare(folder / "source")
-    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", folder / "source", folder / "html"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder / "html", done.stderr
-
-
-pytestmark = pytest.mark.xdist_group("site")  # one worker builds it
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # workers share one build
+        shared = shared.parent
+    folder = shared / "site"
+    complaints = folder / "complaints"
+    with FileLock(shared / "site.lock"):
+        if not complaints.exists():
+            prepare.prepare(folder / "source")
+            command = [sys.executable, "-m", "sphinx", "-q", "-b", "html"]
+            command += [folder / "source", folder / "html"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+            assert done.returncode == 0, done.stderr[-3000:]
+            complaints.write_text(done.stderr, encoding="utf-8")
+    return folder / "html", complaints.read_text(encoding="utf-8")
 
 
 def test_nothing_is_wrong_with_the_site(built):
@@ -46,7 +52,9 @@ def test_a_fault_of_each_kind_is_found(built, tmp_path):
     folder, _ = built
     (tmp_path / "_static").mkdir()
     css = (folder / "_static" / "site.css").read_text(encoding="utf-8")
-    (tmp_path / "_static" / "site.css").write_text(css.replace("--course-quiet: #59636e", "--course-quiet: #b0b0b0"))
+    (tmp_path / "_static" / "site.css").write_text(
+        css.replace("--course-quiet: #59636e", "--course-quiet: #b0b0b0")
+    )
     faults = {
         "gone.html is no file": '<a href="gone.html">x</a>',
         "has no such anchor": '<a href="#nowhere">x</a>',
@@ -60,7 +68,7 @@ def test_a_fault_of_each_kind_is_found(built, tmp_path):
     for i, html in enumerate(faults.values()):
         (tmp_path / f"{i}.html").write_text(html)
     found = check.findings(tmp_path)
-    for i, what in enumerate(faults):
+    for what in faults:
         assert sum(what in line for line in found) == 1, (what, found)
     assert len(found) == len(faults)
 
@@ -85,7 +93,7 @@ def test_the_reference_shows_the_comments_beside_parameters():
     assert "| *returns* | `Scalings` | each (\\*any) |" in text
     assert "**Raises ValueError**" in text
     assert "| `c_skip` | `Tensor` | how much of the noisy input to pass through |" in text
-    assert "../course/02_precond.html#cell-b3856097" in text or "../course/02_precond.html#cell-" in text
+    assert text.count("../course/02_precond.html#cell-") == 4
 
 
 def test_every_number_of_the_results_stands_under_its_command():
@@ -111,12 +119,16 @@ def test_solutions_are_folded_and_directives_are_gone():
 
 
 def test_progress_bars_and_widgets_are_dropped():
-    bar = nbformat.v4.new_output("stream", text=" 40%|####      | 4/10 [00:01<00:02,  2.9it/s]\nloss 0.5\n")
+    bar = nbformat.v4.new_output(
+        "stream", text=" 40%|####      | 4/10 [00:01<00:02,  2.9it/s]\nloss 0.5\n"
+    )
     assert prepare.shown_output(bar).text == "loss 0.5\n"
     slider = {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "IntSlider()"}
     assert prepare.shown_output(nbformat.v4.new_output("display_data", data=slider)) is None
     still = slider | {"image/png": "AA=="}
-    assert list(prepare.shown_output(nbformat.v4.new_output("display_data", data=still)).data) == ["image/png"]
+    assert list(prepare.shown_output(nbformat.v4.new_output("display_data", data=still)).data) == [
+        "image/png"
+    ]
 
 
 def test_a_notebook_opened_alone_installs_the_package_with_its_extras():
@@ -139,10 +151,14 @@ def test_a_picture_without_words_is_refused(monkeypatch):
 
 
 def test_links_to_other_hosts_are_asked_once_and_dead_ones_are_named(tmp_path):
-    (tmp_path / "a.html").write_text('<a href="https://a.org/x#one">1</a><a href="https://a.org/x#two">2</a>')
+    (tmp_path / "a.html").write_text(
+        '<a href="https://a.org/x#one">1</a><a href="https://a.org/x#two">2</a>'
+    )
     (tmp_path / "b.html").write_text('<a href="https://b.org">3</a><a href="c.html">4</a>')
     asked = []
-    found = check.dead_links(tmp_path, lambda x: asked.append(x) or ("answers 404" if "b.org" in x else ""))
+    found = check.dead_links(
+        tmp_path, lambda x: asked.append(x) or ("answers 404" if "b.org" in x else "")
+    )
     assert asked == ["https://a.org/x", "https://b.org"]
     assert found == ["b.html: https://b.org answers 404"]
     with pytest.raises(ValueError, match="make site"):
@@ -152,7 +168,9 @@ def test_links_to_other_hosts_are_asked_once_and_dead_ones_are_named(tmp_path):
 def playwright():
     "The folder in which node finds playwright-core, or None."
     roots = [os.environ.get("PLAYWRIGHT_CORE", ""), str(ROOT)]
-    return next((r for r in roots if r and (Path(r) / "node_modules" / "playwright-core").is_dir()), None)
+    return next(
+        (r for r in roots if r and (Path(r) / "node_modules" / "playwright-core").is_dir()), None
+    )
 
 
 def test_in_a_real_browser(built, tmp_path):
@@ -160,7 +178,9 @@ def test_in_a_real_browser(built, tmp_path):
     if not chromium or not shutil.which("node"):
         pytest.skip("needs Chromium and node: apt-get install chromium nodejs")
     if not playwright():
-        pytest.skip("needs playwright-core: npm install playwright-core in a folder, and PLAYWRIGHT_CORE=that folder")
+        pytest.skip(
+            "needs playwright-core: npm install playwright-core in a folder, and PLAYWRIGHT_CORE=that folder"
+        )
     command = ["node", SITE / "browser.mjs", built[0], chromium, tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=playwright())
     assert done.returncode == 0, done.stderr[-2000:]
