@@ -6,6 +6,7 @@
     loader: { paths: { mathjax: here, "mathjax-newcm": `${here}/newcm` } },
     output: { fontPath: `${here}/newcm` },
     options: {
+      processHtmlClass: "tex2jax_process|mathjax_process|math|output_area",
       // Spoken formulae need a worker and rules from MathJax's host. Screen readers get MathML instead.
       enableSpeech: false, enableBraille: false, enableEnrichment: false, enableExplorer: false, enableAssistiveMml: true,
       menuOptions: { settings: { enrich: false, speech: false, braille: false, collapsible: false, assistiveMml: true } },
