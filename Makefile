@@ -24,10 +24,10 @@ WORKERS ?= 2
 
 BIN := .venv/bin
 STAMP := .venv/installed
-SOURCES := nbs tests $(wildcard data_scripts)
+SOURCES := nbs tests $(wildcard data_scripts site)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo data test lab fmt check notebooks results bench classroom grade slides walk
+.PHONY: help install demo data test lab fmt check notebooks results bench classroom grade slides walk site links
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -112,6 +112,15 @@ results: $(STAMP) ## repeat the runs behind the README's tables (many hours on a
 	@for run in $(SCENES); do set -- $$run "static first"; \
 		$(BIN)/diffsda run $$1 -p fast False -p recipe "$$2" -o "reports/$$1-$$2" || exit 1; done
 	@$(BIN)/diffsda run video -p fast False
+
+site: $(STAMP) ## build the course as a static site in _docs/html, from stored outputs: no notebook is run
+	@$(BIN)/python site/prepare.py _docs/source
+	@$(BIN)/python -m sphinx -q -b html _docs/source _docs/html
+	@$(BIN)/python site/check.py _docs/html
+	@echo "Open _docs/html/index.html"
+
+links: site ## ask every other host that the site links to whether its page is still there
+	@$(BIN)/python site/check.py _docs/html --outside
 
 bench: $(STAMP) ## time ours beside the plain formulation (half an hour on an idle core; ROWS="mug taichi" for some)
 	@TQDM_DISABLE=1 $(BIN)/python -c "from diffsda.bench import main; main(only='$(ROWS)')"
