@@ -29,6 +29,7 @@ setup(
     ],
     packages=find_packages(include=["diffsda", "diffsda.*"]),
     python_requires=f">={cfg['min_python']},<3.13",
+    package_data={"diffsda": ["zoo_models/*/*"]},
     install_requires=cfg["requirements"].split(),
     extras_require=extras,
     entry_points={

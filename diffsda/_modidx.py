@@ -699,4 +699,7 @@ d = { 'settings': { 'branch': 'main',
                                 'diffsda.vowels.play': ('vowels.html#play', 'diffsda/vowels.py'),
                                 'diffsda.vowels.resonate': ('vowels.html#resonate', 'diffsda/vowels.py'),
                                 'diffsda.vowels.voices': ('vowels.html#voices', 'diffsda/vowels.py'),
-                                'diffsda.vowels.vowels': ('vowels.html#vowels', 'diffsda/vowels.py')}}}
+                                'diffsda.vowels.vowels': ('vowels.html#vowels', 'diffsda/vowels.py')},
+            'diffsda.zoo': { 'diffsda.zoo.card': ('zoo.html#card', 'diffsda/zoo.py'),
+                             'diffsda.zoo.pretrained': ('zoo.html#pretrained', 'diffsda/zoo.py'),
+                             'diffsda.zoo.ship': ('zoo.html#ship', 'diffsda/zoo.py')}}}

@@ -54,7 +54,7 @@ class Preset:
         "How `decode` and `swap` are called."
         return {"steps": self.levels, "lowest": self.lowest}
 
-
+# %% ../nbs/17_presets.ipynb #2c19891e
 def build(
     preset: Preset,
     frame: tuple,  # shape of a frame, data.frame

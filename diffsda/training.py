@@ -306,20 +306,16 @@ def _leave(caught: list, step: int):
 
 # %% ../nbs/10_training.ipynb #78e78d22
 def train(
-    model: nn.Module,  # trained in place, on the device it is on
+    model: nn.Module,  # trained in place, on its device; a method `at` of a module is told the share behind it
     loss: Callable,  # (model, batch) -> LossSum
     data,  # len(data), data[rows] -> a batch with .to(device)
     config: TrainConfig,
     *,
-    folder=None,  # keeps checkpoints and log.jsonl here, and goes on from them; None keeps nothing
+    folder=None,  # keeps checkpoints and log.jsonl, goes on from them (once finished: with more steps); None keeps nothing
     callbacks: tuple = (),  # each called with every record (a dict) as it is made
     progress: bool = True,  # show a bar
 ) -> list:  # records: step, loss, lr, grad_norm, seconds
     """The history of a training, whose model is left with the final weights (their running mean, if `ema`).
-
-    A module of the model that has a method `at` is told before each step what share of the training is behind it.
-    A finished training whose `folder` is given again with more `steps` goes on from there: the learning rate runs
-    through its schedule once more, and `at` is told 1.
 
     Raises ValueError for settings or a folder that do not fit, FloatingPointError if the loss is no longer finite."""
     with (
