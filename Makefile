@@ -114,7 +114,7 @@ results: $(STAMP) ## repeat the runs behind the README's tables (many hours on a
 	@$(BIN)/diffsda run video -p fast False
 
 site: $(STAMP) ## build the course as a static site in _docs/html, from stored outputs: no notebook is run
-	@$(BIN)/python site/prepare.py _docs/source
+	@$(BIN)/python site/course.py _docs/source
 	@$(BIN)/python -m sphinx -q -b html _docs/source _docs/html
 	@$(BIN)/python site/check.py _docs/html
 	@echo "Open _docs/html/index.html"

@@ -1,4 +1,4 @@
-"""How Sphinx builds the course's site from what prepare.py wrote; no notebook is run."""
+"""How Sphinx builds the course's site from what course.py wrote; no notebook is run."""
 
 from configparser import ConfigParser
 from pathlib import Path
@@ -30,7 +30,7 @@ suppress_warnings = ["myst.header", "misc.highlighting_failure", "mystnb.unknown
 html_theme = "furo"
 html_title = project
 html_static_path = ["static"]
-html_extra_path = ["extra"]  # relative to the prepared sources, see prepare.py
+html_extra_path = ["extra"]  # relative to the prepared sources, see course.py
 html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False

@@ -17,7 +17,7 @@ SITE = ROOT / "site"
 sys.path.insert(0, str(SITE))
 
 import check  # noqa: E402
-import prepare  # noqa: E402
+import course  # noqa: E402
 import reference  # noqa: E402
 import tables  # noqa: E402
 
@@ -33,7 +33,7 @@ def built(tmp_path_factory):
     complaints = folder / "complaints"
     with FileLock(shared / "site.lock"):
         if not complaints.exists():
-            prepare.prepare(folder / "source")
+            course.prepare(folder / "source")
             command = [sys.executable, "-m", "sphinx", "-q", "-b", "html"]
             command += [folder / "source", folder / "html"]
             done = subprocess.run(command, capture_output=True, text=True, timeout=900)
@@ -76,8 +76,8 @@ def test_a_fault_of_each_kind_is_found(built, tmp_path):
 def test_every_notebook_and_every_public_name_has_a_place(built):
     folder, _ = built
     front = (folder / "index.html").read_text(encoding="utf-8")
-    for path in prepare.notebooks():
-        assert f"{prepare.page_of(path)}.html" in front
+    for path in course.notebooks():
+        assert f"{course.page_of(path)}.html" in front
     for path in sorted((ROOT / "diffsda").glob("[!_]*.py")):
         page = check.Page((folder / "api" / f"{path.stem}.html").read_text(encoding="utf-8"))
         names = reference.public_names(reference.ast.parse(path.read_text(encoding="utf-8")))
@@ -108,8 +108,8 @@ def test_every_number_of_the_results_stands_under_its_command():
 
 def test_solutions_are_folded_and_directives_are_gone():
     folded = 0
-    for path in prepare.notebooks():
-        for cell in prepare.as_page(path).cells:
+    for path in course.notebooks():
+        for cell in course.as_page(path).cells:
             if cell.cell_type == "code":
                 assert "#|" not in cell.source
                 if "solution" in cell.metadata.get("tags", []):
@@ -122,26 +122,26 @@ def test_progress_bars_and_widgets_are_dropped():
     bar = nbformat.v4.new_output(
         "stream", text=" 40%|####      | 4/10 [00:01<00:02,  2.9it/s]\nloss 0.5\n"
     )
-    assert prepare.shown_output(bar).text == "loss 0.5\n"
+    assert course.shown_output(bar).text == "loss 0.5\n"
     slider = {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "IntSlider()"}
-    assert prepare.shown_output(nbformat.v4.new_output("display_data", data=slider)) is None
+    assert course.shown_output(nbformat.v4.new_output("display_data", data=slider)) is None
     still = slider | {"image/png": "AA=="}
-    assert list(prepare.shown_output(nbformat.v4.new_output("display_data", data=still)).data) == [
+    assert list(course.shown_output(nbformat.v4.new_output("display_data", data=still)).data) == [
         "image/png"
     ]
 
 
 def test_a_notebook_opened_alone_installs_the_package_with_its_extras():
-    for path in prepare.notebooks():
-        first, second = prepare.alone(path).cells[:2]
+    for path in course.notebooks():
+        first, second = course.alone(path).cells[:2]
         assert first.cell_type == "markdown" and second.id == "set-up"
-        extras = prepare.part_of(path)[1]
+        extras = course.part_of(path)[1]
         assert (f"diffsda[{extras}] @ git+" if extras else '"diffsda @ git+') in second.source
 
 
 def test_a_notebook_without_a_number_is_refused():
     with pytest.raises(ValueError, match="begins with no number"):
-        prepare.part_of(ROOT / "nbs" / "topic.ipynb")
+        course.part_of(ROOT / "nbs" / "topic.ipynb")
 
 
 def test_a_picture_without_words_is_refused(monkeypatch):

@@ -1,6 +1,6 @@
 """What Sphinx reads: the course's notebooks as pages, and pages made of what the repository holds.
 
-    python site/prepare.py FOLDER
+    python site/course.py FOLDER
 
 No notebook is run. The table of contents follows the files: a notebook belongs to the last part of `PARTS`
 whose number is not above its own, so a new notebook needs no line here.
