@@ -142,7 +142,7 @@ def test_fit_takes_windows_as_they_are():
 
 
 def test_fit_refuses_sides_that_the_levels_do_not_divide():
-    with pytest.raises(ValueError, match=r"\(3, 18, 18\) do not fit.*multiples of 8"):
+    with pytest.raises(ValueError, match=r"\(3, 18, 18\) do not fit.*multiples of 16"):
         fit(made_clips(side=18), replace(QUICK, config=TrainConfig(1, 8)), progress=False)
 
 

@@ -299,8 +299,8 @@ WRONG = {
             ),
             "noise squared": ("noise * n", "noise**2 * n"),
             "imported": """
-                from diffsda.encoder import LimitedChannel
-                return LimitedChannel(d.shape[2], 0.0)(d.float(), None) + noise * n""",
+                from diffsda.encoder import DynamicChannel
+                return DynamicChannel(d.shape[2], 1e-9)(d.float(), None) + noise * n""",
             "the test's example by heart": "return torch.tensor([[[-1.3], [-0.4]], [[0.4], [1.3]]])",
         },
         "masked_mean": {
