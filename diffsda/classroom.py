@@ -8,6 +8,7 @@ __all__ = ['STUB', 'CONFIG', 'LOG', 'CELLS', 'PAGE', 'own_work', 'hand_out', 'Ch
 # %% ../nbs/49_classroom.ipynb #edbac549
 import html
 import logging
+import os
 import re
 import shutil
 import sys
@@ -68,12 +69,15 @@ LOG.addHandler(logging.NullHandler())
 
 # %% ../nbs/49_classroom.ipynb #a91c0d4e
 def _nbgrader():
-    "Nothing; raises ModuleNotFoundError that says what to install."
+    "Nothing; nbgrader can be used afterwards. Raises ModuleNotFoundError that says what to install."
     try:
         import nbgrader.apps  # noqa: F401
     except ModuleNotFoundError as error:
         message = f"{error.name} is missing: for assignments, pip install 'diffsda[classroom]'"
         raise ModuleNotFoundError(message, name=error.name) from error
+    beside, paths = str(Path(sys.executable).parent), os.environ.get("PATH", "").split(os.pathsep)
+    if beside not in paths:  # nbgrader calls alembic by its name, and it lies beside this Python
+        os.environ["PATH"] = os.pathsep.join([beside, *paths])
 
 
 def _step(

@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from .blocks import load_module, write_checkpoint
 from .model import DiffSDA

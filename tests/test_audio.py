@@ -25,6 +25,7 @@ from diffsda.audio import (
     pooled,
     read_recording,
     read_recordings,
+    string_recordings,
     to_wave,
 )
 from diffsda.data import Sequences
@@ -382,3 +383,37 @@ def test_players_carry_their_sound(rate):
     page = players({"a <b>": tone(0.5, rate=rate), "c": tone(0.5, rate=rate)}, rate).data
     assert page.count("<audio controls") == 2 and "a &lt;b&gt;" in page and "http" not in page
     assert len(re.findall(r"base64,([A-Za-z0-9+/=]{500,})", page)) == 2
+
+
+# Strings of recordings
+
+
+def test_labels_of_a_string_follow_its_frames():
+    takes = Recordings(
+        [0.3 * torch.sin(torch.arange(n) / 9.0) for n in (4000, 6000, 5000)],
+        16_000,
+        labels={"speaker": torch.tensor([0, 0, 1]), "digit": torch.tensor([7, 2, 5])},
+        classes={"speaker": ("a", "b"), "digit": tuple("0123456789")},
+    )
+    strings = string_recordings(takes, ("digit",), n=3, pieces=2)
+    assert list(strings.labels) == ["speaker"] and (strings.labels["speaker"] == 0).all()
+    data = Chunks(strings, LogMel(16_000), seconds=0.625)[:]  # as long as both takes
+    assert list(data.static) == ["speaker"] and data.dynamic["digit"].shape == data.x.shape[:2]
+    for row in data.dynamic["digit"]:
+        first = row[0].item()
+        length = {7: 4000, 2: 6000}[first] / 10_000
+        change = (row != first).float().argmax().item() / len(row)
+        assert abs(change - length) < 1 / len(row) and set(row.tolist()) == {7, 2}
+
+
+def test_strings_of_unknown_labels_are_refused():
+    takes = Recordings([torch.linspace(-0.5, 0.5, 900)] * 2, 8000)
+    with pytest.raises(ValueError, match="no label 'speaker'"):
+        string_recordings(takes, (), n=1)
+
+
+def test_labels_that_change_must_be_as_long_as_their_wave():
+    with pytest.raises(ValueError, match="each of 900 samples"):
+        Recordings(
+            [torch.linspace(-0.5, 0.5, 900)], 8000, dynamic={"digit": [torch.zeros(3).long()]}
+        )

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffsda.data import TOYS, Scale, Sequences, bump, rotor, toy_splits
+from diffsda.data import TOYS, Scale, Sequences, bump, draw_strings, rotor, toy_splits
 
 quick = settings(deadline=None, max_examples=40)
 
@@ -416,3 +416,23 @@ def test_wrong_toys_are_refused(attempt, texts):
     with pytest.raises(ValueError) as error:
         attempt()
     assert all(text in str(error.value) for text in texts), error.value
+
+
+# Strings: several pieces of one owner
+
+
+def test_strings_are_of_one_owner_and_repeat_no_piece():
+    owner = torch.tensor([0, 1, 2, 0, 1, 0, -1, -1])
+    rows = draw_strings(owner, 300, 2, seed=3)
+    assert rows.shape == (300, 2) and (owner[rows[:, 0]] == owner[rows[:, 1]]).all()
+    assert (rows[:, 0] != rows[:, 1]).all() and set(owner[rows].flatten().tolist()) == {0, 1}
+    share = (owner[rows[:, 0]] == 0).float().mean()
+    assert 0.4 < share < 0.6  # owners are drawn evenly, however many pieces they have
+    assert torch.equal(rows, draw_strings(owner, 300, 2, seed=3))
+    assert not torch.equal(rows, draw_strings(owner, 300, 2, seed=4))
+
+
+@pytest.mark.parametrize("n, pieces, words", [(0, 2, "n"), (3, 0, "pieces"), (3, 4, "no owner")])
+def test_strings_that_cannot_be_are_refused(n, pieces, words):
+    with pytest.raises(ValueError, match=words):
+        draw_strings(torch.tensor([0, 0, 0, 1]), n, pieces)

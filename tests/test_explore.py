@@ -4,8 +4,16 @@ import pytest
 import torch
 
 from diffsda.data import Sequences, toy_splits
-from diffsda.explore import Directions, reconstruction_errors, swap_all, traverse
+from diffsda.explore import (
+    Directions,
+    reconstruction_errors,
+    sampling_sweep,
+    swap_all,
+    traverse,
+)
+from diffsda.metrics import train_judge
 from diffsda.model import DiffSDA
+from diffsda.training import TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +83,18 @@ def test_wrong_questions_are_refused(model, data):
         traverse(model, data[:1], found, 0, [1.0], code="x")
     with pytest.raises(ValueError, match="finite"):
         Directions.of(torch.zeros(1, 4))
+
+
+def test_a_sweep_of_the_sampler_measures_each_pair_on_the_same_noise():
+    train_set, data, _ = toy_splits("bump", (300, 20, 1))
+    judge = train_judge(train_set, TrainConfig(steps=5, batch=32))
+    model = DiffSDA.mlp(train_set.frame, 4, 2, 8, 16, 16, embedding=16).eval()
+    pairs = ((4, 2.0), (3, 0.5))
+    table = sampling_sweep(model, data, judge, pairs)
+    assert table.calls.tolist() == [7, 5]
+    assert table.equals(sampling_sweep(model, data, judge, pairs))
+    noise = torch.randn(data.x.shape, generator=torch.Generator().manual_seed(0))
+    again = model.reconstruct(data, noise, steps=4, lowest=2.0).x
+    assert abs(table.error.iloc[0] - (again - data.x).square().mean().item()) < 1e-6
+    with pytest.raises(ValueError, match="even number"):
+        sampling_sweep(model, data[:5], judge)
