@@ -581,6 +581,9 @@ OWN = Preset(
     dec_width=96,
     embedding=64,
     draws=1,
+    static_first=0.0,
+    withhold=0.0,
+    d_noise=0.5,
     config=TrainConfig(steps=600, batch=32, lr=4e-3, warmup=30),
 )
 
