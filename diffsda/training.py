@@ -202,7 +202,8 @@ class _State:
         facts, tensors = read_checkpoint(folder, "training")
         theirs, ours = facts.get("settings", {}), self.settings
         ends = facts.get("ends", [theirs.get("steps")])
-        if facts.get("step") == theirs.get("steps") and ours["steps"] > theirs["steps"]:
+        finished = "steps" in theirs and facts.get("step") == theirs["steps"]
+        if finished and ours["steps"] > theirs["steps"]:
             ends, theirs = ends + [ours["steps"]], theirs | {"steps": ours["steps"]}
         other = [k for k in ours if theirs.get(k) != ours[k]]
         if other:
