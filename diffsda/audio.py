@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['check_wave', 'Recordings', 'string_recordings', 'read_recording', 'read_recordings', 'LogMel', 'Linear',
-           'show_spectrograms', 'to_wave', 'hifigan', 'players', 'Chunks', 'in_pieces', 'joined', 'pooled',
-           'AudioModel', 'mel_cepstral_distortion', 'intelligibility']
+           'show_spectrograms', 'to_wave', 'hifigan', 'players', 'Chunks', 'pooled', 'Voices',
+           'mel_cepstral_distortion', 'intelligibility']
 
 # %% ../nbs/30_audio.ipynb #271bba55
 import base64
@@ -14,8 +14,10 @@ import io
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,10 +26,11 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
-from .blocks import read_checkpoint, write_checkpoint
 from .data import Scale, Sequences, draw_strings
+from .disentangler import Adapter, Pieces, in_pieces
 from .encoder import Factors
-from .model import DiffSDA
+from .presets import Preset
+from .training import TrainConfig
 
 # %% ../nbs/30_audio.ipynb #5cb21e0d
 def check_wave(wave: Tensor, name: str):
@@ -485,33 +488,6 @@ class Chunks:
         new.__dict__.update(self.__dict__, scale=scale)
         return new
 
-# %% ../nbs/30_audio.ipynb #a34eb50a
-def in_pieces(
-    frames: Tensor,  # (T, features)
-    V: int,  # frames in a piece; even
-) -> Sequences:  # x (n, V, features), each starting V / 2 after the one before
-    "Overlapping pieces; what the last one lacks does not exist."
-    hop = V // 2
-    starts = range(0, max(1, len(frames) - hop), hop)
-    parts = [frames[start : start + V] for start in starts]
-    x = torch.stack([nn.functional.pad(p, (0, 0, 0, V - len(p))) for p in parts])
-    return Sequences(x, torch.tensor([len(p) for p in parts]))
-
-
-def joined(
-    x: Tensor,  # (n, V, features), pieces as `in_pieces` cuts them
-    T: int,  # frames of the whole
-) -> Tensor:  # (T, features)
-    "Pieces faded into each other."
-    n, V, features = x.shape
-    hop = V // 2
-    fade = 1 - (torch.arange(V) + 0.5 - hop).abs() / (hop + 0.5)
-    total, weight = torch.zeros(n * hop + V, features), torch.zeros(n * hop + V, 1)
-    for i, piece in enumerate(x):
-        total[i * hop : i * hop + V] += fade[:, None] * piece
-        weight[i * hop : i * hop + V] += fade[:, None]
-    return (total / weight.clamp(min=1e-9))[:T]
-
 # %% ../nbs/30_audio.ipynb #454ff3e1
 def pooled(
     factors: Factors,  # of chunks
@@ -529,83 +505,91 @@ def pooled(
     return Factors(mean(factors.s), mean(d))
 
 # %% ../nbs/30_audio.ipynb #940acf9a
-class AudioModel:
-    "A model, the front end that makes its frames, and the scale they are in."
+@dataclass(frozen=True)
+class Voices(Adapter):
+    "From recordings to pieces and back; a recording is a wave at the model's rate, a sound file, or one of `Recordings`."
 
-    def __init__(
-        self,
-        model: DiffSDA,
-        front: nn.Module,
-        scale: Scale,
-        seconds: float = 0.8,  # of a chunk
-        sampling: dict | None = None,  # steps and lowest level of `decode`; None: its own
-    ):
-        self.model, self.front, self.scale, self.seconds = model, front, scale, seconds
-        self.sampling = sampling or {}
+    rate: int = 16_000  # Hz, of waves that come and go
+    seconds: float = 0.8  # of a piece
+    hop: int = 256  # samples from frame to frame, at the front end's rate
+    linear: bool = False  # magnitudes of 201 frequencies instead of 80 log-mel bands
+    vocoder: Any = None  # (V, features) -> (samples,) at front.sound_rate; None: Griffin-Lim
 
-    def chunks(self, recordings: Recordings) -> Chunks:
-        return Chunks(recordings, self.front, self.seconds, scale=self.scale)
+    preset = Preset(
+        32,
+        4,
+        64,
+        128,
+        128,
+        TrainConfig(600, 64, lr=3e-3, warmup=50),
+        embedding=64,
+        draws=1,
+        levels=4,
+        lowest=2.0,
+    )
+    index = ("recording", "seconds")
 
-    def encode(
-        self,
-        recordings: Recordings,
-        weighted: bool = True,  # False: a short chunk counts like a full one, as published
-    ) -> Factors:  # s (n, s_dim), d (n, d_dim): one of each for a recording
-        "The mean codes of each recording (paper, speaker verification)."
-        chunks = self.chunks(recordings)
-        data = chunks[:]
-        return pooled(self.model.encode(data), data, chunks.owner, weighted)
-
-    def frames(self, wave: Tensor) -> Tensor:  # (T, features), normalised
-        "The frames of a whole wave."
-        return self.scale.apply(Sequences(self.front(wave)[None])).x[0]
-
-    def swap(
-        self,
-        voice: Tensor,  # (samples,) the wave whose s is taken
-        words: Tensor,  # (samples,) the wave whose d are taken
-        *,
-        seed: int = 0,  # of the noise
-        **sampling,  # of `decode`, instead of the model's own: steps, lowest, guidance
-    ) -> Tensor:  # (T, features) frames of the front end, for `to_wave`
-        "A whole utterance in another's voice, without seams. `swap(wave, wave)` is a reconstruction from random noise."
-        frames = self.frames(words)
-        V = self.chunks_frames
-        pieces, theirs = in_pieces(frames, V), in_pieces(self.frames(voice), V)
-        s = pooled(self.model.encode(theirs), theirs, torch.zeros(len(theirs), dtype=torch.long)).s
-        d = self.model.encode(pieces).d
-        noise = torch.randn(frames.shape, generator=torch.Generator().manual_seed(seed))
-        factors = Factors(s.expand(len(d), -1), d)
-        x = self.model.decode(factors, in_pieces(noise, V).x, **self.sampling | sampling)
-        return self.scale.undo(joined(x, len(frames)))
+    @cached_property
+    def front(self) -> nn.Module:
+        return (Linear if self.linear else LogMel)(self.rate, self.hop)
 
     @property
-    def chunks_frames(self) -> int:
-        "Frames of a chunk."
-        return self.front(torch.zeros(round(self.seconds * self.front.rate))).shape[0]
+    def V(self) -> int:
+        "Frames of a piece."
+        return self.front(torch.zeros(round(self.seconds * self.rate))).shape[0]
 
-    def save(self, folder):
-        "Writes the model, and the front end and scale beside it, to a folder."
-        self.model.save(folder)
-        facts = {
-            "front": type(self.front).__name__,
-            "rate": self.front.rate,
-            "hop": self.front.hop,
-            "seconds": self.seconds,
-        }
-        facts |= {"sigma_data": self.scale.sigma_data, "sampling": self.sampling}
-        write_checkpoint(folder, "audio", facts, {"mean": self.scale.mean, "std": self.scale.std})
+    def read(self, things) -> tuple[Recordings, bool]:  # and whether it was one, no collection
+        "Recordings of the model's rate; files are brought to it. Raises ValueError for what is none."
+        if isinstance(things, str | Path):
+            alone = Path(things).is_file()
+            return read_recordings([things] if alone else things, self.rate), alone
+        if isinstance(things, Recordings):
+            if things.rate != self.rate:
+                raise ValueError(
+                    f"these recordings have {things.rate} Hz, the model was trained at {self.rate}; read them with rate={self.rate}"
+                )
+            return things, False
+        return Recordings([torch.as_tensor(things)], self.rate, ("this recording",)), True
 
-    @staticmethod
-    def load(folder) -> "AudioModel":
-        "The model of a folder. Raises ValueError if it is missing, damaged or foreign."
-        facts, tensors = read_checkpoint(folder, "audio")
-        hop = {"hop": facts["hop"]} if "hop" in facts else {}  # older folders hold the usual one
-        front = {"LogMel": LogMel, "Linear": Linear}[facts["front"]](facts["rate"], **hop)
-        scale = Scale(tensors["mean"], tensors["std"], facts["sigma_data"])
-        return AudioModel(
-            DiffSDA.load(folder), front, scale, facts["seconds"], facts.get("sampling")
+    def fitted(self, source) -> tuple["Voices", tuple]:
+        rate = source.rate if isinstance(source, Recordings) else self.rate
+        return replace(self, rate=rate), ()
+
+    def training(self, source) -> Pieces:
+        recordings, alone = self.read(source)
+        chunks = Chunks(recordings, self.front, self.seconds)
+        in_memory = float(recordings.seconds.sum()) < 36_000  # ten hours are 1 GB of frames
+        place = (chunks.start * chunks.frames / chunks.samples).ceil().long()
+        times = tuple(
+            np.arange(math.ceil(n / self.seconds) * chunks.frames) for n in recordings.seconds
         )
+        data = chunks[:] if in_memory else chunks
+        return Pieces(data, chunks.owner, place, recordings.names, times, alone=alone)
+
+    def pieces(self, things) -> Pieces:
+        recordings, alone = self.read(things)
+        for name, seconds in zip(recordings.names, recordings.seconds.tolist()):
+            if seconds < 0.1:
+                raise ValueError(
+                    f"{name} lasts {seconds:.3f} s, expected at least 0.1; leave it out"
+                )
+        wholes = [self.front(recordings.wave(i)) for i in range(len(recordings))]
+        times = [np.arange(len(x)) * self.hop / self.front.sound_rate for x in wholes]
+        sizes = tuple(map(len, recordings.waves))
+        return in_pieces(wholes, self.V, recordings.names, times, sizes=sizes, alone=alone)
+
+    def things(self, frames: list, like: Pieces):  # (samples,) in -1..1; Recordings if several came
+        made = []
+        for i, x in enumerate(frames):
+            wave = to_wave(x, self.front, self.vocoder)
+            wave = torchaudio.functional.resample(wave, self.front.sound_rate, self.rate)
+            size = like.sizes[i] if like.sizes else len(wave)
+            made.append(nn.functional.pad(wave.clamp(-1, 1)[:size], (0, max(0, size - len(wave)))))
+        return made[0] if like.alone else Recordings(made, self.rate, like.names)
+
+    def facts(self) -> dict:
+        known = asdict(replace(self, vocoder=None))
+        return {name: known[name] for name in ("rate", "seconds", "hop", "linear")}
 
 # %% ../nbs/30_audio.ipynb #51cc3772
 def mel_cepstral_distortion(

@@ -245,6 +245,11 @@ def _replace(path: Path, content: bytes):
         fresh.unlink(missing_ok=True)
 
 
+def _checksum(facts: dict) -> str:
+    "Of what JSON holds of these facts, in whatever order and layout."
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def write_checkpoint(
     folder,  # made if it is not there
     name: str,  # several states live in one folder under different names
@@ -256,7 +261,8 @@ def write_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     content = dump_tensors({k: v.detach().contiguous().cpu().clone() for k, v in tensors.items()})
     weights = f"{name}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
-    facts = json.dumps({"format": FORMAT, "weights": weights} | facts, indent=2).encode()
+    facts = {"format": FORMAT, "weights": weights} | facts
+    facts = json.dumps(facts | {"checksum": _checksum(facts)}, indent=2).encode()
     _replace(folder / weights, content)
     _replace(folder / f"{name}.json", facts)
     # older weights of this name, and unfinished files of a process that was killed while it wrote
@@ -284,6 +290,11 @@ def read_checkpoint(folder, name: str) -> tuple[dict, dict]:
     if version != FORMAT:
         raise ValueError(
             f"{path} has format {version}, this version reads {FORMAT}; use the diffsda that wrote it"
+        )
+    told = facts.pop("checksum", None)  # folders from before there was one have none
+    if told not in (None, _checksum(facts)):
+        raise ValueError(
+            f"{path} was altered: its content does not match its checksum; restore a copy"
         )
     if not (path.parent / weights).is_file():
         raise ValueError(f"{path} names {weights}, which is missing; copy the folder whole")

@@ -21,9 +21,10 @@ from tqdm import tqdm
 
 from .blocks import read_checkpoint, write_checkpoint
 from .data import Sequences
+from .disentangler import Disentangler
 from .loss import LossSum
 from .model import evaluating
-from .video import Clips, VideoModel, open_clips
+from .video import Clips, open_clips
 
 # %% ../nbs/22_video_latents.ipynb #fdd2de6c
 def _diffusers():
@@ -276,25 +277,27 @@ def encode_clips(
 
 # %% ../nbs/22_video_latents.ipynb #c1967390
 def reconstruction_errors(
-    model: VideoModel,
+    model: Disentangler,  # with the adapter Films
     clips: Clips,  # of bytes
     steps: int = 32,
     seed: int = 0,  # of the fresh noise
 ) -> pd.DataFrame:  # rows: what made the frames; columns pixels, latents
     "Mean squared errors over all windows: of pixels in 0..1, and of what the model sees, whose deviation is 0.5."
     generator, sums, count = torch.Generator().manual_seed(seed), 0.0, 0
-    clips = clips.reduced(model.size) if model.size else clips
+    films = model.adapter
+    clips, _ = films.read(clips)
     for i in range(len(clips)):
-        data, at = model.pieces(clips.clip(i))
-        pixels = torch.from_numpy(np.array(clips.clip(i))[:: model.stride][at]) / 255
+        pieces = films.pieces(clips.clip(i))
+        data, at = model.scale.apply(pieces.data), pieces.at()[0]
+        pixels = torch.from_numpy(np.array(clips.clip(i))[:: films.stride])[at] / 255
         noise = torch.randn(data.x.shape, generator=generator)
         made = {
             "first stage alone": data.x,
-            "fresh noise": model.model.reconstruct(data, noise, steps).x,
-            "its own noise": model.model.reconstruct(data, "inverted", steps).x,
+            "fresh noise": model.network.reconstruct(data, noise, steps).x,
+            "its own noise": model.network.reconstruct(data, "inverted", steps).x,
         }
         decoded = {
-            k: model.stage.decode(model.scale.undo(x).flatten(0, 1)) for k, x in made.items()
+            k: films.stage.decode(model.scale.undo(x).flatten(0, 1)) for k, x in made.items()
         }
         errors = {
             "pixels": {
