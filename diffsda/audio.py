@@ -528,6 +528,7 @@ class Voices(Adapter):
         lowest=2.0,
     )
     index = ("recording", "seconds")
+    ends = (".wav", ".flac", ".ogg", ".mp3")
 
     @cached_property
     def front(self) -> nn.Module:
@@ -586,6 +587,9 @@ class Voices(Adapter):
             size = like.sizes[i] if like.sizes else len(wave)
             made.append(nn.functional.pad(wave.clamp(-1, 1)[:size], (0, max(0, size - len(wave)))))
         return made[0] if like.alone else Recordings(made, self.rate, like.names)
+
+    def write(self, thing: Tensor, path: Path):
+        soundfile.write(path, thing.numpy(), self.rate)
 
     def facts(self) -> dict:
         known = asdict(replace(self, vocoder=None))
