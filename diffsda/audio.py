@@ -258,7 +258,8 @@ class LogMel(nn.Module):
     def magnitudes(self, frames: Tensor) -> Tensor:  # (..., V, 80) -> (..., 513, V)
         "The nearest spectrogram that is nowhere negative: least squares, then set to 0 where below."
         back = torch.linalg.pinv(self.to_mel.fb.T)  # (513, 80)
-        return (back @ frames.exp().transpose(-1, -2)).clamp(min=0)
+        loud = frames.clamp(max=10.0).exp()  # no wave in -1..1 is louder, but an untrained model is
+        return (back @ loud.transpose(-1, -2)).clamp(min=0)
 
     @property
     def frequencies(self) -> Tensor:  # (80,) Hz
