@@ -36,12 +36,21 @@ def comments_of(kind: type) -> dict[str, str]:
     "The comment beside each field of a dataclass and of those it is made from, by the field's name."
     found = {}
     for part in reversed(kind.__mro__[:-1]):
-        found |= dict(re.findall(r"^    (\w+):.*?  # (.+)$", inspect.getsource(part), re.M))
+        found |= dict(
+            re.findall(r"^    (\w+):(?: \(\n +)?.*?  # (.+)$", inspect.getsource(part), re.M)
+        )
     return found
 
-# %% ../nbs/43_commands.ipynb #f89017d3
+# %% ../nbs/43_commands.ipynb #81ecc459
 FIRST = ("steps", "s_dim", "d_dim", "recipe", "seed")  # what matters first
-_WORDS = {"recipe": "static first, capacity or paper: how s and d are kept apart"}
+_WORDS = {
+    "recipe": "'static first', capacity or paper: how s and d are kept apart",
+    "seed": "of all random numbers",
+}
+
+
+def _number(text: str) -> int | float:
+    return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
 
 
 def _how(kind: Any) -> dict | None:
@@ -52,7 +61,8 @@ def _how(kind: Any) -> dict | None:
         return {"action": argparse.BooleanOptionalAction}
     if kind is tuple:
         return {"nargs": "+", "metavar": "NAME"}
-    return {"type": kind, "metavar": kind.__name__.upper()} if kind in (int, float, str) else None
+    words = {int: (int, "N"), float: (_number, "X"), str: (str, "WORD")}
+    return dict(zip(("type", "metavar"), words[kind])) if kind in words else None
 
 
 def add_options(
@@ -61,18 +71,17 @@ def add_options(
 ):
     "Gives a parser an option for each field, once, those of FIRST before all others; returns nothing."
     groups = {title: parser.add_argument_group(title) for title in ("first of all", *kinds)}
-    known = {"recipe": (str, _WORDS["recipe"])}
-    where = {}
+    known, where = {"recipe": (str, _WORDS["recipe"])}, {}
     for title, some in kinds.items():
-        for kind in some:
-            comments = comments_of(kind)
-            for f in fields(kind):
-                decided = kind is Preset and f.name in AT_FIT
-                if f.name not in known and not decided and _how(f.type):
-                    known[f.name], where[f.name] = (f.type, comments.get(f.name, "")), title
-    for name in sorted(
-        known, key=lambda name: (name not in FIRST, FIRST.index(name) if name in FIRST else 0)
-    ):
+        for kind, f in ((one, f) for one in some for f in fields(one)):
+            decided = f.metadata.get("learnt") or (kind is Preset and f.name in AT_FIT)
+            text = comments_of(kind).get(f.name) or _WORDS.get(f.name, "")
+            if f.name in known and title.startswith("data"):  # one word, of several modalities
+                known[f.name] = float, f"{known[f.name][1]}; {title.split()[-1]}: {text}"
+            elif f.name not in known and not decided and _how(f.type):
+                known[f.name], where[f.name] = (f.type, text), title
+    rank = lambda name: FIRST.index(name) if name in FIRST else len(FIRST)
+    for name in sorted(known, key=rank):
         kind, text = known[name]
         group = groups["first of all" if name in FIRST else where[name]]
         spelled = dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}"))

@@ -443,7 +443,7 @@ class Films(Adapter):
     stride: int = 1  # frames of the clip from one frame of the model's to the next
     size: int | None = 32  # side that frames are reduced to; None: as they are
     rate: float = 25.0  # frames a second, of the clips
-    frame: tuple = ()  # (C, H, W) of a frame of the model's; learnt
+    frame: tuple = field(default=(), metadata={"learnt": True})  # (C, H, W) as the model sees them
     stage: Any = None  # what makes these frames out of bytes; None: Pixels
 
     preset = SMALL
