@@ -37,7 +37,7 @@ def comments_of(kind: type) -> dict[str, str]:
     found = {}
     for part in reversed(kind.__mro__[:-1]):
         found |= dict(
-            re.findall(r"^    (\w+):(?: \(\n +)?.*?  # (.+)$", inspect.getsource(part), re.M)
+            re.findall(r"^    (\w+):(?:[^\n#]*\(\n +)?.*?  # (.+)$", inspect.getsource(part), re.M)
         )
     return found
 
