@@ -18,11 +18,11 @@ import torchaudio
 
 from .audio import AudioModel, Chunks, LogMel, Recordings, pooled, string_recordings
 from .encoder import Factors
-from .metrics import Verification, equal_error_rate, verification
 from .prepared import open_prepared
 from .presets import Preset, build, loss_of
 from .tasks import pca_codes
 from .training import TrainConfig, this_device, train
+from .verification import Verification, equal_error_rate, verification
 from .vowels import vowels
 
 # %% ../nbs/33_speech.ipynb #db8d647c
