@@ -44,9 +44,9 @@ from .frames import MLPDecoder, MLPEncoder, UNet, UNetDecoder, UNetEncoder
 from .loss import LossSum, edm_loss, log_normal_sigma
 from .model import DiffSDA, denoising_loss, evaluating
 from .precond import precondition
-from .presets import build
 from .sampling import karras_sigmas, sample_dpmpp_2m, sample_heun
 from .scenes import PRESETS as SCENES
+from .sets import build
 from .speech import PRESETS as SPEECH
 from .timeseries import PRESETS as SERIES
 from .timeseries import windows

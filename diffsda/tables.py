@@ -22,8 +22,8 @@ from .blocks import read_checkpoint, write_checkpoint
 from .data import Scale, Sequences
 from .encoder import Factors
 from .model import DiffSDA
-from .presets import Preset, build, loss_of
 from .prior import Codes, Prior, SequenceNetwork, prior_loss
+from .sets import Preset, build, loss_of
 from .training import TrainConfig, this_device, train
 
 # %% ../nbs/42_tables.ipynb #f0b1247b

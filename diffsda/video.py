@@ -22,7 +22,7 @@ from .blocks import read_checkpoint, write_checkpoint
 from .data import Scale, Sequences, draw_strings
 from .encoder import Factors
 from .model import DiffSDA
-from .prepared import open_prepared
+from .sets import open_prepared
 
 # %% ../nbs/20_video.ipynb #ad62d98a
 @dataclass(frozen=True, eq=False)
