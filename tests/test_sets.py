@@ -20,7 +20,9 @@ by_set = pytest.mark.parametrize("row", SETS, ids=lambda row: row.name)
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.integers(0, 30), min_size=1), st.tuples(*[st.sampled_from([0.05, 0.3, 1, 2])] * 2))
+@given(
+    st.lists(st.integers(0, 30), min_size=1), st.tuples(*[st.sampled_from([0.05, 0.3, 1, 2])] * 2)
+)
 def test_every_row_is_in_one_part_and_every_group_too(groups, shares):
     try:
         parts = by_group(groups, shares)
