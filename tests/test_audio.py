@@ -30,7 +30,7 @@ from diffsda.audio import (
 )
 from diffsda.data import Sequences
 from diffsda.encoder import Factors
-from diffsda.presets import Preset, build
+from diffsda.sets import Preset, build
 from diffsda.training import TrainConfig
 
 RATE = 16_000

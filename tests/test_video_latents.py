@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from diffsda.data import Scale
-from diffsda.presets import Preset, build, loss_of
+from diffsda.sets import Preset, build, loss_of
 from diffsda.training import TrainConfig, train
 from diffsda.video import Clips, Pixels, VideoModel, Windows, open_clips, read_clips
 from diffsda.video_latents import (
