@@ -11,6 +11,7 @@ import nbformat
 import pandas as pd
 import pytest
 import torch
+from nbgrader.api import Gradebook
 from wrong_answers import WRONG
 
 from diffsda.classroom import check, grade, hand_out, own_work
@@ -391,6 +392,18 @@ def test_a_second_round_keeps_no_points_of_the_first(circles):
     torn.cells = torn.cells[:1]
     hand_in(home / "in", "ann", "circles", torn)
     assert grade(home / "in", home / "course").points.tolist() == [0]
+
+
+def test_points_given_by_hand_stay_and_wait_no_longer(circles):
+    home, given = circles
+    hand_in(home / "in", "ann", "circles", given)
+    grade(home / "in", home / "course")
+    with Gradebook(f"sqlite:///{home / 'course' / 'gradebook.db'}") as book:
+        mark = book.find_grade("test_area", "circles", "circles", "ann")
+        mark.manual_score, mark.needs_manual_grade = 2, False
+        book.db.commit()
+    table = grade(home / "in", home / "course")
+    assert (table.points[0], table.to_mark[0]) == (2, 0)
 
 
 def test_what_cannot_be_graded_or_checked_is_said_before_work_starts(tmp_path, circles):
