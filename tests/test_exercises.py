@@ -32,7 +32,6 @@ WRONG = {
         "Blind",
         [
             ("self.line(torch.cat([flat, level], dim=-1))", "torch.randn_like(flat)"),
-            ("self.line(torch.cat([flat, level], dim=-1))", "(flat + level)[..., 1:]"),
             ("c_noise[..., None]", "0 * c_noise[..., None]"),
         ],
     ),

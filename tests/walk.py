@@ -245,6 +245,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="stems of notebooks; none: all")
     parser.add_argument("--output", default="reports/walk", help="folder for pictures")
+    parser.add_argument("--timeout", type=float, default=300, help="seconds for a notebook")
     options = parser.parse_args()
     if reason := missing():
         raise SystemExit(reason)
@@ -258,7 +259,7 @@ def main():
         for path in chosen:
             with browser_page() as page:
                 try:
-                    found = walk(page, lab, path.relative_to(ROOT).as_posix())
+                    found = walk(page, lab, path.relative_to(ROOT).as_posix(), options.timeout)
                 except TimeoutError as error:
                     found = Walk(path.stem, float("nan"), 0, 0, [str(error)])
                 photograph(page, output / path.stem)
