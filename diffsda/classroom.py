@@ -280,10 +280,12 @@ def _points(folder: Path, student: str, name: str) -> _Points:
     "What the gradebook says of a submission."
     with _gradebook(folder) as book:
         grades = [g for n in book.find_submission(name, student).notebooks for g in n.grades]
-        tasks = {g.name: (g.score, g.max_score, bool(g.needs_manual_grade)) for g in grades}
+        # nbgrader asks to look again at an answer that a teacher has marked, in every later round
+        waits = lambda grade: bool(grade.needs_manual_grade) and grade.manual_score is None
+        tasks = {grade.name: (grade.score, grade.max_score, waits(grade)) for grade in grades}
     points, out_of = (sum(task[i] for task in tasks.values()) for i in (0, 1))
-    waits = sum(most for _, most, waits in tasks.values() if waits)
-    return _Points(points, out_of, waits, tasks)
+    to_mark = sum(most for _, most, unread in tasks.values() if unread)
+    return _Points(points, out_of, to_mark, tasks)
 
 # %% ../nbs/49_classroom.ipynb #c5d1f7a2
 def _remark(folder: Path, student: str, name: str) -> str:

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'STYLE', 'draw_sequence', 'show_series', 'show_frames', 'filmstrip', 'swap_grid', 'Animation', 'animate',
-           'animate_swaps', 'compare', 'loss_curve', 'heat_table', 'LivePlot']
+           'animate_swaps', 'compare', 'loss_curve', 'heat_table', 'slider', 'LivePlot']
 
 # %% ../nbs/00_viz.ipynb #80de11e6
 import base64
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -382,6 +383,53 @@ def heat_table(
             )
     ax.set_title(title)
     return fig
+
+# %% ../nbs/00_viz.ipynb #3dc9376e
+def slider(
+    draw: Callable,  # (ax, value) draws one picture into a matplotlib axis
+    values,  # numbers at which the slider stops
+    name: str,  # of what is moved
+    still: int = 3,  # how many of the values are drawn side by side, from the first to the last
+    size: tuple = (2.4, 2.2),  # inches of a picture
+) -> Figure:
+    """The still pictures; in a notebook, with ipywidgets, a slider stands above them, and a picture that follows it.
+
+    Raises ValueError if there are fewer values than still pictures, or fewer than two of these."""
+    values = list(values)
+    if not 2 <= still <= len(values):
+        raise ValueError(f"still must lie in 2..{len(values)}, the number of values, got {still}")
+
+    def drawn(stops):
+        fig, axes = _panels(1, len(stops), *size)
+        for ax, value in zip(axes[0], stops):
+            draw(ax, value)
+            ax.set_title(f"{name} {value:g}")
+        return fig
+
+    _follow(lambda value: drawn([value]), values, name)
+    shown = np.linspace(0, len(values) - 1, still).round().astype(int)
+    return drawn([values[i] for i in shown])
+
+
+def _follow(picture: Callable, values: list, name: str):
+    "Nothing; in a notebook's kernel, where ipywidgets is installed, a slider and the picture of its value are shown."
+    try:
+        import ipywidgets
+        from IPython import get_ipython
+        from IPython.display import display
+    except ModuleNotFoundError:
+        return
+    if not hasattr(get_ipython(), "kernel"):
+        return
+
+    def show(value):
+        fig = picture(value)
+        display(fig)
+        plt.close(fig)
+
+    stops = [(f"{value:g}", value) for value in values]
+    chosen = ipywidgets.SelectionSlider(options=stops, description=name, continuous_update=False)
+    display(ipywidgets.interactive(show, value=chosen))
 
 # %% ../nbs/00_viz.ipynb #aaa11861
 class LivePlot:

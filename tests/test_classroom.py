@@ -11,6 +11,7 @@ import nbformat
 import pandas as pd
 import pytest
 import torch
+from nbgrader.api import Gradebook
 from wrong_answers import WRONG
 
 from diffsda.classroom import check, grade, hand_out, own_work
@@ -176,14 +177,18 @@ def class_of(came, course):
     "Nothing; twelve students hand in."
     given = {
         name: nbformat.read(course / "release" / name / f"{name}.ipynb", as_version=4)
-        for name in (FIRST, "5_project")
+        for name in NAMES
     }
-    for name in (FIRST, "5_project"):
+    whole = (FIRST, "5_project")
+    for name in whole:
         hand_in(came, "perfect", name, filled(given[name], solutions_of(name)))
     # the others take the pictures out, which may be done and saves a third of the time
-    given[FIRST].cells = [
-        c for c in given[FIRST].cells if mark_of(c) or "parameters" in c.metadata.get("tags", [])
-    ]
+    for notebook in given.values():
+        notebook.cells = [
+            c for c in notebook.cells if mark_of(c) or "parameters" in c.metadata.get("tags", [])
+        ]
+    for name in set(NAMES) - set(whole):
+        hand_in(came, "perfect", name, filled(given[name], solutions_of(name)))
     hand_in(came, "empty", FIRST, given[FIRST])
     slips = solutions_of(FIRST)
     for task, what in {"per_frame": "s and d exchanged", "limited": "noise squared"}.items():
@@ -239,8 +244,9 @@ def check_points(table):
     }
     for student, wanted in worth.items():
         assert table.points[student, FIRST] == wanted, (student, table.remark[student, FIRST])
-    assert (table.points["perfect", FIRST], table.to_mark["perfect", FIRST]) == (16, 4)
-    assert (table.points["perfect", "5_project"], table.to_mark["perfect", "5_project"]) == (10, 20)
+    for name in NAMES:
+        automatic_and_by_hand = table.points["perfect", name], table.to_mark["perfect", name]
+        assert automatic_and_by_hand == ((10, 20) if name == "5_project" else (16, 4)), name
     assert table.points["empty", FIRST] == table.to_mark["empty", FIRST] == 0
     assert set(table.out_of) == {20, 30}
 
@@ -391,6 +397,18 @@ def test_a_second_round_keeps_no_points_of_the_first(circles):
     torn.cells = torn.cells[:1]
     hand_in(home / "in", "ann", "circles", torn)
     assert grade(home / "in", home / "course").points.tolist() == [0]
+
+
+def test_points_given_by_hand_stay_and_wait_no_longer(circles):
+    home, given = circles
+    hand_in(home / "in", "ann", "circles", given)
+    grade(home / "in", home / "course")
+    with Gradebook(f"sqlite:///{home / 'course' / 'gradebook.db'}") as book:
+        mark = book.find_grade("test_area", "circles", "circles", "ann")
+        mark.manual_score, mark.needs_manual_grade = 2, False
+        book.db.commit()
+    table = grade(home / "in", home / "course")
+    assert (table.points[0], table.to_mark[0]) == (2, 0)
 
 
 def test_what_cannot_be_graded_or_checked_is_said_before_work_starts(tmp_path, circles):

@@ -13,6 +13,7 @@ from diffsda.cli import experiments, parameters_of, run_notebook, unfit, write_r
 NBS = Path(__file__).resolve().parent.parent / "nbs"
 NOTEBOOKS = [
     *sorted(NBS.glob("*.ipynb")),
+    *sorted(NBS.glob("classroom/*.ipynb")),  # for teachers
     *sorted(NBS.glob("classroom/source/*/*.ipynb")),  # assignments, solved
 ]
 WORKING = [p for p in NOTEBOOKS if p.stem != "index"]

@@ -24,6 +24,7 @@ from diffsda.viz import (
     filmstrip,
     show_frames,
     show_series,
+    slider,
     swap_grid,
 )
 
@@ -214,3 +215,14 @@ def test_notebooks_get_a_gif_with_its_alternative_text(tmp_path):
 def test_refuses(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_slider_is_a_row_of_still_pictures_where_nothing_can_be_moved(capsys):
+    drawn = []
+    fig = slider(lambda ax, value: drawn.append(value), range(10), "sigma", still=4)
+    assert drawn == [0, 3, 6, 9]
+    assert [ax.get_title() for ax in fig.axes] == [f"sigma {value}" for value in drawn]
+    assert capsys.readouterr().out == ""
+    for values, still in (([1], 2), (range(3), 4), (range(3), 1)):
+        with pytest.raises(ValueError, match=f"still must lie in 2..{len(list(values))}"):
+            slider(lambda ax, value: None, values, "sigma", still)

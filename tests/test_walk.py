@@ -6,6 +6,9 @@ import walk
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 pytestmark = pytest.mark.skipif(bool(walk.missing()), reason=walk.missing())
+MOVES = """%matplotlib inline
+from diffsda.viz import slider
+fig = slider(lambda ax, value: print("drawn", value), [1, 2, 3], "level")"""
 SHORT = ["02_precond", "05_data"]
 
 
@@ -16,6 +19,7 @@ def lab():
         made_up = {
             "fails": [new_code_cell("1 + 1"), new_code_cell("1 / 0"), new_code_cell("2 + 2")],
             "old": [new_code_cell("import time; time.sleep(3)", execution_count=9)],
+            "moves": [new_code_cell(MOVES)],
         }
         for name, cells in made_up.items():
             notebook = new_notebook(cells=[new_markdown_cell("# Made up"), *cells])
@@ -48,3 +52,14 @@ def test_an_error_is_seen_and_ends_the_walk(lab, page):
 
 def test_an_old_number_is_not_taken_for_a_run(lab, page):
     assert walk.walk(page, lab, "nbs/old.ipynb", timeout=60).seconds >= 3
+
+
+def test_a_slider_redraws_its_picture_beside_the_still_ones(lab, page):
+    assert walk.walk(page, lab, "nbs/moves.ipynb", timeout=60).errors == []
+    followed = page.locator(".jupyter-widgets .jp-OutputArea-output pre")
+    assert "drawn 1" in followed.inner_text()
+    page.locator(".jupyter-widgets .noUi-handle").focus()
+    page.keyboard.press("ArrowRight")
+    walk.wait_until(lambda: "drawn 2" in followed.inner_text(), 20, "the picture follows")
+    pictures = page.locator(".jp-OutputArea-output img")  # the one that moves; the still ones
+    walk.wait_until(lambda: pictures.count() == 2, 20, "two pictures")

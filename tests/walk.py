@@ -26,7 +26,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
-LINKED = ("data", "data_scripts", "results", "README.md", "settings.ini")  # what notebooks read
+LINKED = ("data", "data_scripts", "results", "README.md", "settings.ini", "nbs/classroom/source")
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM_OPTIONS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync --disable-component-update
     --disable-background-networking --autoplay-policy=no-user-gesture-required""".split()
@@ -215,6 +215,7 @@ def course(notebooks: list):
     with tempfile.TemporaryDirectory(prefix="walk-") as folder:
         for name in LINKED:
             if (ROOT / name).exists():
+                (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
                 (Path(folder) / name).symlink_to(ROOT / name)
         for path in notebooks:
             notebook = nbformat.read(path, as_version=4)
@@ -244,6 +245,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="stems of notebooks; none: all")
     parser.add_argument("--output", default="reports/walk", help="folder for pictures")
+    parser.add_argument("--timeout", type=float, default=300, help="seconds for a notebook")
     options = parser.parse_args()
     if reason := missing():
         raise SystemExit(reason)
@@ -257,7 +259,7 @@ def main():
         for path in chosen:
             with browser_page() as page:
                 try:
-                    found = walk(page, lab, path.relative_to(ROOT).as_posix())
+                    found = walk(page, lab, path.relative_to(ROOT).as_posix(), options.timeout)
                 except TimeoutError as error:
                     found = Walk(path.stem, float("nan"), 0, 0, [str(error)])
                 photograph(page, output / path.stem)
