@@ -27,7 +27,7 @@ STAMP := .venv/installed
 SOURCES := nbs tests $(wildcard data_scripts site)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo data test lab fmt check notebooks results bench classroom grade slides walk site links
+.PHONY: help install demo data test quick lab fmt check notebooks results bench classroom grade slides walk site links
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -56,6 +56,13 @@ data: $(STAMP) ## list the real data sets; NAME=etth1 (and ARGS="--source FILE")
 
 test: $(STAMP) ## run all tests, every notebook included (ARGS="-k name" for some of them, WORKERS=4 for more at once)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+# A third of the tests: those of the parts that others stand on, the form of the notebooks, the shape of the package.
+# Trainings, networks at full size, notebooks that run and browsers are left to make test.
+QUICK := $(addprefix tests/test_,$(addsuffix .py,viz edm data digits faces sets verification layers notebooks))
+
+quick: $(STAMP) ## run a third of the tests, in under two minutes, for use between two edits
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q $(QUICK) -k "not runs and not experiment" $(ARGS)
 
 lab: $(STAMP) ## open the course in JupyterLab
 	$(BIN)/python -m jupyterlab nbs
