@@ -258,7 +258,8 @@ class LogMel(nn.Module):
     def magnitudes(self, frames: Tensor) -> Tensor:  # (..., V, 80) -> (..., 513, V)
         "The nearest spectrogram that is nowhere negative: least squares, then set to 0 where below."
         back = torch.linalg.pinv(self.to_mel.fb.T)  # (513, 80)
-        return (back @ frames.exp().transpose(-1, -2)).clamp(min=0)
+        loud = frames.clamp(max=10.0).exp()  # no wave in -1..1 is louder, but an untrained model is
+        return (back @ loud.transpose(-1, -2)).clamp(min=0)
 
     @property
     def frequencies(self) -> Tensor:  # (80,) Hz
@@ -528,6 +529,7 @@ class Voices(Adapter):
         lowest=2.0,
     )
     index = ("recording", "seconds")
+    ends = (".wav", ".flac", ".ogg", ".mp3")
 
     @cached_property
     def front(self) -> nn.Module:
@@ -586,6 +588,9 @@ class Voices(Adapter):
             size = like.sizes[i] if like.sizes else len(wave)
             made.append(nn.functional.pad(wave.clamp(-1, 1)[:size], (0, max(0, size - len(wave)))))
         return made[0] if like.alone else Recordings(made, self.rate, like.names)
+
+    def write(self, thing: Tensor, path: Path):
+        soundfile.write(path, thing.numpy(), self.rate)
 
     def facts(self) -> dict:
         known = asdict(replace(self, vocoder=None))

@@ -122,6 +122,7 @@ class Adapter:
     index = ("name", "frame")  # what names a thing, and a frame of it, in tables of codes
     features: tuple = ()  # names of a frame's numbers, if they are known one by one
     whole = True  # things are kept aside whole; False: the last pieces of each
+    ends = (".npz",)  # of the names of files that `write` writes
 
     def fitted(self, source) -> tuple["Adapter", tuple]:
         "The same with the facts that only the source knows, and sentences about what was left out or guessed. Raises ValueError for a source it cannot read."
@@ -138,6 +139,10 @@ class Adapter:
     def things(self, frames: list, like: Pieces):  # R tensors (T, *frame) in raw units
         "The things that these frames are, in the form in which `like` came."
         raise NotImplementedError
+
+    def write(self, thing, path: Path):
+        "Nothing; the thing is in a file, in the form that the ending of its name says."
+        np.savez(path, thing)
 
     def facts(self) -> dict:
         "The fields that lead from things to the network and back, as JSON holds them."
@@ -165,6 +170,9 @@ class Plain(Adapter):
     def things(self, frames: list, like: Pieces) -> Sequences:
         x = nn.utils.rnn.pad_sequence(frames, batch_first=True)
         return Sequences(x, torch.tensor([len(frame) for frame in frames]))
+
+    def write(self, thing: Sequences, path: Path):
+        np.savez(path, x=thing.x.numpy(), lengths=thing.lengths.numpy())
 
 # %% ../nbs/19_disentangler.ipynb #f832a646
 def fit_network(

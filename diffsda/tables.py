@@ -421,6 +421,7 @@ class Tables(Layout, Adapter):
     "From tables to pieces and back; each group is one thing."
 
     preset = OWN
+    ends = (".csv", ".parquet")
 
     @property
     def index(self) -> tuple:
@@ -470,3 +471,9 @@ class Tables(Layout, Adapter):
                 table.insert(0, self.index[0], name)
             tables.append(table)
         return pd.concat(tables, ignore_index=True)
+
+    def write(self, thing: pd.DataFrame, path: Path):
+        if path.suffix == ".csv":
+            thing.to_csv(path, index=False)
+        else:
+            thing.to_parquet(path, index=False)
