@@ -70,6 +70,11 @@ class Kind:
     model: Disentangler | None = None
 
 
+def hum(frames):
+    "A vocoder that is quick: each frame a level."
+    return (frames.mean(1) / 20).tanh().repeat_interleave(256)
+
+
 def make(name):
     if name == "tables":
         table = example_table(days=4)
@@ -84,11 +89,11 @@ def make(name):
         )
         return Kind(Films(size=None), TINY_FILMS, clips, clips.clip(0), clips.clip(1))
     if name == "voices":
-        waves = [
-            tone(0.9 + 0.2 * i, 200 * 2**i, 8000) + hiss(0.9 + 0.2 * i, i, 0.02, 8000)
-            for i in range(4)
-        ]
-        return Kind(Voices(8000, 0.4), TINY, Recordings(waves, 8000, tuple("abcd")), *waves[:2])
+        sound = lambda i: tone(0.5 + 0.2 * i, 200 * 2**i, 8000) + hiss(0.5 + 0.2 * i, i, 0.02, 8000)
+        waves = [sound(i) for i in range(4)]
+        return Kind(
+            Voices(8000, 0.3, vocoder=hum), TINY, Recordings(waves, 8000, tuple("abcd")), *waves[:2]
+        )
     if name == "plain":
         x = torch.randn(8, 9, 3, generator=torch.Generator().manual_seed(0)) * 3 + 5
         data = Sequences(x, torch.tensor([9, 7, 8, 6, 9, 7, 5, 9]))
@@ -125,7 +130,9 @@ def values(thing) -> list:
         return [wave.numpy() for wave in thing.waves]
     if isinstance(thing, Sequences):
         return [x[:length].numpy() for x, length in zip(thing.x, thing.lengths)]
-    return [np.asarray(x) for x in (thing if isinstance(thing, list) else [thing])]
+    if isinstance(thing, list):
+        return sum(map(values, thing), [])
+    return [np.asarray(thing)]
 
 
 def same(a, b) -> bool:
@@ -153,12 +160,14 @@ def test_things_come_back_from_their_pieces(kind):
     for things in (kind.one, kind.many):
         pieces = kind.model.adapter.pieces(things)
         assert len(pieces) > len(pieces.names) or isinstance(things, Sequences)
-        back = kind.model.adapter.things(pieces.joined(pieces.data.x), pieces)
+        adapter = kind.model.adapter
+        if isinstance(adapter, Voices):
+            adapter = replace(adapter, vocoder=None)
+        back = adapter.things(pieces.joined(pieces.data.x), pieces)
         assert form(back) == form(things)
         for came, went in zip(values(back), values(things)):
             if isinstance(kind.adapter, Voices):  # phases are guessed: the frames must be near
-                front = kind.model.adapter.front
-                a, b = (front(torch.as_tensor(x)).exp() for x in (came, went))
+                a, b = (adapter.front(torch.as_tensor(x)).exp() for x in (came, went))
                 assert (a - b).norm() < 0.35 * b.norm()
             else:
                 there = np.isfinite(went)
@@ -186,14 +195,17 @@ def test_pieces_cover_every_frame_and_join_to_the_whole(lengths, V, seed):
     assert torch.equal(again, pieces.data.x)
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.integers(2, 200), st.integers(2, 40))
-def test_a_join_has_no_seam(T, V):
-    pieces = in_pieces([torch.zeros(T, 1)], V)
-    levels = torch.arange(len(pieces)).float()[:, None, None].expand(-1, pieces.data.x.shape[1], 1)
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 8), st.integers(1, 20), st.integers(0, 3))
+def test_a_join_has_no_seam(k, half, more):
+    V = 2 * half
+    pieces = in_pieces([torch.zeros(V + k * half + min(more, half - 1), 1)], V)
+    levels = torch.arange(len(pieces)).float()[:, None, None].expand(-1, V, 1)
     (whole,) = pieces.joined(levels)  # pieces disagree, and fade into each other
     steps = whole.diff(dim=0)
-    assert (steps >= -1e-5).all() and steps.max() < 4 / V + 1e-5
+    assert (steps >= -1e-5).all() and whole[0] == 0 and whole[-1] == len(pieces) - 1
+    if more == 0 or half == 1:  # the last piece lies half over the one before, as all others do
+        assert steps.max() < 2 / half + 1e-5
 
 
 # ---- codes
@@ -306,7 +318,8 @@ def test_things_of_another_modality_are_refused(kind):
 
 def test_what_is_saved_gives_the_same_bits(kind, tmp_path):
     kind.model.save(tmp_path)
-    again = Disentangler.load(tmp_path, type(kind.adapter))
+    more = {"vocoder": hum} if isinstance(kind.adapter, Voices) else {}
+    again = Disentangler.load(tmp_path, type(kind.adapter), **more)
     for call in (
         lambda model: model.swap(kind.one, kind.other, seed=1),
         lambda model: model.walk(kind.one, 1, [1], "d"),
@@ -387,7 +400,7 @@ def test_a_prior_goes_when_another_model_is_saved_over_it(tmp_path):
 
 def test_nothing_is_written_for_a_fit_that_cannot_be(kind, tmp_path):
     home = tmp_path / "m"
-    for options in ({"held_out": 1.0}, {"held_out": 0.999}, {"held_out": -0.1}):
+    for options in ({"held_out": 1.0}, {"held_out": 0.01}, {"held_out": -0.1}):
         with pytest.raises(ValueError, match="held_out|too few"):
             fit(kind, folder=home, **options)
     assert not home.exists()
