@@ -135,6 +135,54 @@ def test_times_with_a_zone_are_put_in_utc():
     assert cut(zoned, Layout(time="t")).times[0][0] == np.datetime64("2024-01-01T00:00")
 
 
+FORMATS = (
+    "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y %H:%M", "%d-%m-%Y", "%m/%d/%Y %I:%M %p", "%d/%m/%y",
+    "%b %d, %Y", "%d %B %Y", "%d-%b-%Y",
+)  # fmt: skip
+
+
+def dated(days, date_format, **layout):
+    written = pd.DataFrame(
+        {"t": days.strftime(date_format), "a": np.arange(len(days), dtype=float)}
+    )
+    return written, Tables(time="t", **layout).fitted(written)
+
+
+@pytest.mark.parametrize("date_format", FORMATS)
+def test_dates_are_read_as_they_are_written_and_it_is_said(date_format):
+    days = pd.date_range("2024-01-20", periods=30, freq="D")
+    written, (adapter, told) = dated(days, date_format)
+    assert told == (f"dates are read as {date_format}",)
+    assert (adapter.pieces(written).times[0] == days.to_numpy()).all()
+    assert dated(days, date_format, date_format=date_format)[1] == (adapter, ())
+
+
+@pytest.mark.parametrize("date_format", ["%Y-%m-%d", "%Y/%m/%d", "%Y-%m-%dT%H:%M", "%Y%m%d"])
+def test_dates_with_the_year_first_need_no_guess(date_format):
+    days = pd.date_range("2024-01-20", periods=30, freq="D")
+    written, (adapter, told) = dated(days, date_format)
+    assert told == () and adapter.date_format == ""
+    assert (adapter.pieces(written).times[0] == days.to_numpy()).all()
+
+
+def test_dates_that_rise_in_one_reading_only_are_of_that_one():
+    days = pd.date_range("2024-01-01", periods=12, freq="D")
+    assert dated(days, "%d/%m/%Y")[1][0].date_format == "%d/%m/%Y"
+    with pytest.raises(ValueError, match="'03/01/2024' may be %d/%m/%Y or %m/%d/%Y; say which"):
+        dated(pd.to_datetime(["2024-03-01", "2024-04-02"]), "%m/%d/%Y")  # rises in both
+
+
+def test_numbers_that_are_dates_and_dates_that_are_none():
+    days = pd.date_range("2024-01-20", periods=20, freq="D")
+    written = pd.DataFrame({"t": days.strftime("%Y%m%d").astype(int), "a": 1.0})
+    layout = Tables(time="t", date_format="%Y%m%d", values=("a",))
+    assert (layout.pieces(written).times[0] == days.to_numpy()).all()
+    text, _ = dated(days, "%d.%m.%Y")
+    text.loc[7, "t"] = "31.02.2024"
+    with pytest.raises(ValueError, match="row 7 .*'31.02.2024' is no date of the form %d.%m.%Y"):
+        cut(text, Tables(time="t").fitted(text)[0])
+
+
 @pytest.mark.parametrize("stride", [0, 6, 24, 30])
 def test_what_is_kept_aside_shares_no_row_with_training(table, stride):
     pieces = cut(table, replace(DAYS, stride=stride))
