@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from .data import Scale, Sequences, draw_strings
 from .disentangler import Adapter, Pieces, in_pieces
 from .encoder import Factors
-from .presets import Preset
+from .sets import Preset
 from .training import TrainConfig
 
 # %% ../nbs/30_audio.ipynb #5cb21e0d

@@ -42,16 +42,16 @@ from .data import Scale, Sequences
 from .encoder import Factors
 from .frames import MLPDecoder, MLPEncoder, UNet, UNetDecoder, UNetEncoder
 from .loss import LossSum, edm_loss, log_normal_sigma
-from .metrics import verification_eer
 from .model import DiffSDA, denoising_loss, evaluating
 from .precond import precondition
-from .presets import build
 from .sampling import karras_sigmas, sample_dpmpp_2m, sample_heun
 from .scenes import PRESETS as SCENES
+from .sets import build
 from .speech import PRESETS as SPEECH
 from .timeseries import PRESETS as SERIES
 from .timeseries import windows
 from .training import TrainConfig, batch_rows, train
+from .verification import verification_eer
 from .video import Clips, Windows
 from .vowels import vowels
 

@@ -27,7 +27,7 @@ import pandas as pd
 
 from .disentangler import Adapter, Disentangler
 from .own import ADAPTERS, AT_FIT, fit, load
-from .presets import Preset
+from .sets import Preset
 from .tables import Tables, nearest, read_table
 from .training import TrainConfig
 

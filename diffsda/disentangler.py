@@ -22,8 +22,8 @@ from .data import Scale, Sequences
 from .encoder import Factors
 from .explore import Directions
 from .model import DiffSDA
-from .presets import Preset, build, loss_of
 from .prior import Codes, Prior, SequenceNetwork, prior_loss
+from .sets import Preset, build, loss_of
 from .training import TrainConfig, this_device, train
 
 # %% ../nbs/19_disentangler.ipynb #c10a29fe

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .data import Sequences
-from .metrics import Judge, frechet_distance, who_carries
+from .judges import Judge, frechet_distance, who_carries
 from .model import DiffSDA
 
 # %% ../nbs/13_explore.ipynb #35b8eb71

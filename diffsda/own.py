@@ -18,7 +18,7 @@ from .audio import Recordings, Voices
 from .blocks import read_checkpoint
 from .data import Sequences
 from .disentangler import Adapter, Disentangler, Plain
-from .presets import Preset
+from .sets import Preset
 from .tables import Tables, nearest
 from .training import TrainConfig
 from .video import FILMS, IMAGES, Clips, Films

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .data import Sequences
 from .disentangler import Adapter, Pieces, in_pieces
-from .presets import Preset
+from .sets import Preset
 from .training import TrainConfig
 
 # %% ../nbs/42_tables.ipynb #f0b1247b

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Coded', 'pca_codes', 'ClassReader', 'OutcomeReader', 'FrameReader', 'in_blocks', 'Protocol', 'shifted', 'fit_reader',
-           'read_class', 'read_outcome', 'read_quantity', 'Supervised', 'train_supervised']
+           'read_class', 'Ranking', 'ranking', 'read_outcome', 'read_quantity', 'Supervised', 'train_supervised']
 
 # %% ../nbs/16_tasks.ipynb #7964751c
 import copy
@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from sklearn.decomposition import PCA
+from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor, nn
 
 from .data import Sequences
 from .encoder import Factors
-from .metrics import ranking
 
 # %% ../nbs/16_tasks.ipynb #cf6a9d82
 class Coded(NamedTuple):
@@ -241,6 +242,28 @@ def read_class(
         batches = right.split(protocol.batch if protocol.continued else len(right))
         out.append(torch.stack([part.mean() for part in batches]).mean().item())
     return out
+
+# %% ../nbs/16_tasks.ipynb #780b68bc
+class Ranking(NamedTuple):
+    "How well scores rank the rare class first."
+
+    auprc: float  # average precision; chance is the share of the rare class
+    auroc: float  # chance is 0.5
+
+
+def ranking(
+    label,  # (n,) 0 or 1
+    score,  # (n,) higher means 1 is more likely
+) -> Ranking:
+    "Average precision (no interpolation) and area under the ROC. Raises ValueError unless both classes are there."
+    label, score = np.asarray(label), np.asarray(score)
+    if label.shape != score.shape or label.ndim != 1 or not np.isfinite(score).all():
+        raise ValueError(
+            f"label and score must be equally long rows of finite numbers, got {label.shape}, {score.shape}"
+        )
+    if set(np.unique(label)) != {0, 1}:
+        raise ValueError(f"label must hold both 0 and 1, got only {np.unique(label).tolist()[:5]}")
+    return Ranking(float(average_precision_score(label, score)), float(roc_auc_score(label, score)))
 
 # %% ../nbs/16_tasks.ipynb #ea4e8bd5
 def read_outcome(

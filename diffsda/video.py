@@ -22,8 +22,7 @@ from tqdm import tqdm
 
 from .data import Scale, Sequences, draw_strings
 from .disentangler import Adapter, Pieces, in_pieces
-from .prepared import open_prepared
-from .presets import Preset
+from .sets import Preset, open_prepared
 from .training import TrainConfig
 
 # %% ../nbs/20_video.ipynb #ad62d98a

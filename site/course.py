@@ -30,7 +30,7 @@ PARTS = [
     (0, "Part I: diffusion", ""),
     (5, "Part II: sequences", "audio,video"),
     (20, "Part III: video", "video"),
-    (30, "Part III: sound", "audio"),
+    (29, "Part III: sound", "audio"),
     (40, "Part III: time series", ""),
     (50, "Tools", "audio,video"),
 ]

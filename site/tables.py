@@ -10,6 +10,9 @@ PICTURE = re.compile(r"!\[([^\]]+)\]\(results/([^)]+)\)")
 
 # pictures that the README does not show
 ALT = {
+    "swap.png": "Swap grid: donors of the static code on the left, donors of the dynamic codes on top; inside, thickness follows the row and motion the column",
+    "faults.png": "For each number a dot for the correct protocol, for each fault alone and for the published protocol, and a line at the paper's value",
+    "gap.png": "Gap against reconstruction error for sizes of d, levels of noise on it and chunk lengths",
     "swap_stations.png": "Days of stations: each curve has the static code of one station and the hours of another's day",
 }
 

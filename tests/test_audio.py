@@ -9,6 +9,8 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from makers import RATE, tone
+from makers import hiss as noise
 
 from diffsda.audio import (
     Chunks,
@@ -29,20 +31,10 @@ from diffsda.audio import (
 from diffsda.data import Sequences
 from diffsda.disentangler import Disentangler
 from diffsda.encoder import Factors
-from diffsda.presets import Preset, build
+from diffsda.sets import Preset, build
 from diffsda.training import TrainConfig
 
-RATE = 16_000
 FRONT = LogMel()
-
-
-def tone(seconds=1.0, frequency=440.0, rate=RATE, gain=0.3):
-    t = torch.arange(round(seconds * rate)) / rate
-    return gain * torch.sin(2 * math.pi * frequency * t)
-
-
-def noise(seconds, seed=0, gain=0.1):
-    return gain * torch.randn(round(seconds * RATE), generator=torch.Generator().manual_seed(seed))
 
 
 def recordings(*seconds):

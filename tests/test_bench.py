@@ -14,8 +14,8 @@ from torch import nn
 
 from diffsda import bench
 from diffsda.data import Sequences
-from diffsda.metrics import verification_eer
 from diffsda.model import DiffSDA, denoising_loss
+from diffsda.verification import verification_eer
 from diffsda.vowels import vowels
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "bench.json"

@@ -14,7 +14,7 @@ import diffsda
 from diffsda import commands, disentangler
 from diffsda.cli import command_line, main
 from diffsda.own import ADAPTERS, AT_FIT, settings_for
-from diffsda.presets import Preset
+from diffsda.sets import Preset
 from diffsda.tables import Tables, example_table
 from diffsda.training import TrainConfig
 from diffsda.video import read_clip

@@ -16,7 +16,7 @@ from diffsda import disentangler
 from diffsda.audio import Recordings, Voices
 from diffsda.data import Sequences
 from diffsda.disentangler import Adapter, Disentangler, Plain, in_pieces
-from diffsda.presets import Preset
+from diffsda.sets import Preset
 from diffsda.tables import Tables, example_table
 from diffsda.training import TrainConfig
 from diffsda.video import SMALL, Clips, Films

@@ -11,7 +11,7 @@ from diffsda.explore import (
     swap_all,
     traverse,
 )
-from diffsda.metrics import train_judge
+from diffsda.judges import train_judge
 from diffsda.model import DiffSDA
 from diffsda.training import TrainConfig
 

@@ -1,26 +1,33 @@
 """Adapters of detectors and embedders, with small stand-ins for their libraries and weights; nothing is downloaded."""
 
 import importlib
+import math
 import sys
 import warnings
 from types import ModuleType, SimpleNamespace
 
+import makers
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from makers import Lazy
 from safetensors.torch import save_file
 from torch import nn
 
-from diffsda.data import Sequences
+from diffsda.data import Scale, Sequences
 from diffsda.faces import (
     FACE_ALIGNMENT_FILES,
     VGG_LAYERS,
+    Distance,
     bright_points,
+    embedding_distance,
     face_landmarks,
     haar_corners,
+    keypoint_distance,
     vgg_face,
 )
-from diffsda.metrics import embedding_distance, keypoint_distance
 
 
 def test_bright_points_by_hand():
@@ -255,3 +262,92 @@ def test_weights_that_do_not_fit_are_refused(vgg):
             vgg_face(vgg.folder / name)
     with pytest.raises(ValueError, match="layer must be 'fc7' or 'fc8', got 'fc6'"):
         vgg_face(vgg.file, layer="fc6")
+
+
+def frames(*values):
+    "One sequence whose frames hold one number each, which detectors below take for a coordinate; below 0 is not found."
+    return Sequences(torch.tensor([[[float(v)] for v in values]]))
+
+
+def point(x):
+    "The value as both coordinates of two points."
+    return torch.where(x < 0, torch.nan, x)[:, None].expand(-1, 2, 2)
+
+
+def test_keypoint_distance_by_hand():
+    real, made = frames(1, 2, 3, 4), frames(2, -1, 3, 7)
+    assert keypoint_distance(point, real, made) == Distance(pytest.approx(4 / 3), 0.25)
+    assert keypoint_distance(point, real, made, published=True) == Distance(1.0, 0.25)
+    unseen = frames(-1, 2, 3, 4)  # not found in the real frame: no rule counts it
+    assert keypoint_distance(point, unseen, frames(9, 3, 3, 3)).distance == pytest.approx(2 / 3)
+    published = keypoint_distance(point, unseen, frames(9, 3, 3, 3), published=True)
+    assert published.distance == pytest.approx(2 / 3)
+
+
+def test_embedding_distance_by_hand():
+    embed = lambda x: torch.where(x < 0, torch.nan, x * torch.tensor([[3.0, 4.0]]))
+    real, made = frames(1, 2, 3, -1), frames(2, -1, 3, 5)
+    assert embedding_distance(embed, real, made) == Distance(2.5, 0.5)
+    assert embedding_distance(embed, real, made, squared=True) == Distance(12.5, 0.5)
+    assert embedding_distance(embed, real, made, published=True) == Distance(1.25, 0.5)
+
+
+def test_points_of_a_frame_may_be_missing_one_by_one():
+    "Bodies: an elbow behind the back is missing, the rest is compared."
+    joints = lambda x: torch.stack([x, torch.where(x > 4, torch.nan, x + 10)], 1).expand(-1, 2, 2)
+    found = keypoint_distance(joints, frames(1, 2), frames(3, 5))
+    assert found == Distance(pytest.approx((2 + 2 + 3) / 3), 0.25)
+
+
+@pytest.mark.parametrize("distance", [keypoint_distance, embedding_distance])
+def test_where_nothing_is_found_there_is_no_distance(distance):
+    read = point if distance is keypoint_distance else lambda x: torch.where(x < 0, torch.nan, x)
+    lost = distance(read, frames(1, 2), frames(-1, -1))
+    assert math.isnan(lost.distance) and lost.missing == 1
+    assert distance(read, frames(1, 2), frames(-1, -1), published=True) == Distance(0.0, 1.0)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.floats(0, 50), st.floats(0, 50), st.booleans()), min_size=2))
+def test_failing_does_not_help(rows):
+    "Losing frames whose points are as far off as the others' leaves the distance, and raises what is missing."
+    real, off, lost = zip(*rows)
+    shifted = [r + 2 for r in real]
+    some = [-1.0 if gone else r for r, gone in zip(shifted, lost)]
+    before = keypoint_distance(point, frames(*real), frames(*shifted))
+    after = keypoint_distance(point, frames(*real), frames(*some))
+    assert after.missing == pytest.approx(sum(lost) / len(lost)) and before.missing == 0
+    if not all(lost):
+        assert after.distance == pytest.approx(before.distance, rel=1e-4)
+    flattered = keypoint_distance(point, frames(*real), frames(*some), published=True)
+    assert flattered.distance == pytest.approx(2 * (1 - after.missing), rel=1e-4)
+
+
+def test_distances_are_of_raw_frames_that_exist():
+    raw = Sequences(
+        torch.tensor([[[0.0], [10.0], [20.0]], [[10.0], [30.0], [0.0]]]), lengths=[3, 2]
+    )
+    data = Scale.fit(raw).apply(raw)
+    seen = []
+
+    def detect(x):
+        seen.append(x.flatten())
+        return point(x)
+
+    moved = Sequences(data.x + 0.1, data.lengths, scale=data.scale)
+    found = keypoint_distance(detect, Lazy(data), Lazy(moved))
+    assert seen[0].tolist() == pytest.approx([0, 10, 20, 10, 30], abs=1e-4)
+    assert found.distance == pytest.approx(0.1 / 0.5 * float(data.scale.std), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda j, x: keypoint_distance(point, x, x[:3]), "must pair up, got 150 and 3"),
+        (lambda j, x: keypoint_distance(lambda f: f, x, x), r"detect must return \(n, K, 2\)"),
+        (lambda j, x: embedding_distance(point, x, x), r"embed must return \(n, k\)"),
+    ],
+)
+def test_detectors_that_do_not_fit_are_refused(call, words):
+    with pytest.raises(ValueError, match=words):
+        call(None, makers.plain()[:150])

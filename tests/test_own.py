@@ -13,7 +13,7 @@ import diffsda
 from diffsda.audio import Recordings, Voices
 from diffsda.data import Sequences
 from diffsda.own import ADAPTERS, AT_FIT, modality_of, settings_for
-from diffsda.presets import Preset
+from diffsda.sets import Preset
 from diffsda.tables import Tables, example_table
 from diffsda.video import Clips, Films
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffsda.disentangler import Disentangler
-from diffsda.presets import build
-from diffsda.scenes import PRESETS, by_name, films_of, load_scenes
+from diffsda.scenes import PRESETS, films_of, load_scenes
+from diffsda.sets import build, by_group
 from diffsda.training import TrainConfig
 from diffsda.video import SMALL, Clips
 from diffsda.video_latents import small_stage
@@ -50,7 +50,7 @@ def prepared(folder, name, groups, labels, V=12, side=8):
 @given(st.lists(st.integers(0, 30), min_size=3, max_size=80).filter(lambda g: len(set(g)) > 2))
 def test_groups_are_never_divided(groups):
     names = [f"person {g}" for g in groups]
-    parts = by_name(names)
+    parts = by_group(names)
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(names)))
     held = [{names[i] for i in part} for part in parts]
     assert all(held) and not (held[0] & held[1] or held[0] & held[2] or held[1] & held[2])
@@ -59,14 +59,14 @@ def test_groups_are_never_divided(groups):
 def test_order_does_not_matter():
     names = [f"clip {i}" for i in range(60)]
     shuffled = np.random.default_rng(0).permutation(names)
-    for a, b in zip(by_name(names), by_name(shuffled)):
+    for a, b in zip(by_group(names), by_group(shuffled)):
         assert set(np.array(names)[a]) == set(shuffled[b])
-    assert len(by_name(names)[2]) == 12 and len(by_name(names)[1]) == 3
+    assert len(by_group(names)[2]) == 12 and len(by_group(names)[1]) == 3
 
 
 def test_too_few_groups():
     with pytest.raises(ValueError, match="2 groups cannot be split"):
-        by_name(["a", "b", "a"])
+        by_group(["a", "b", "a"])
 
 
 def test_looks_of_test_clips_were_never_trained_on(tmp_path):

@@ -11,7 +11,7 @@ import torch
 from diffsda.audio import Chunks, LogMel, Recordings, pooled
 from diffsda.cli import check_parameters, parameters_of, parse_value
 from diffsda.encoder import RECIPES, Factors
-from diffsda.presets import build
+from diffsda.sets import build
 from diffsda.speech import (
     CORPORA,
     PREPARED,
@@ -20,6 +20,7 @@ from diffsda.speech import (
     MeanCodes,
     MeanFrames,
     by_speaker,
+    final,
     load_speech,
     open_speech,
     together,
@@ -141,7 +142,7 @@ def test_the_splits_are_the_stated_ones(folder):
         [*range(12, 16)],
         [*range(16, 22)],
     ]
-    assert people(actors.final().train) == set(range(16)) and actors.final().test is actors.test
+    assert people(final(actors).train) == set(range(16)) and final(actors).test is actors.test
     digits = load_speech("fsdd", folder)
     takes = [{int(part.classes["take"][t]) for t in part.labels["take"]} for part in digits]
     assert takes == [set(range(10, 20)), set(range(5, 10)), set(range(5))]
@@ -183,7 +184,7 @@ def test_splits_that_cannot_be():
         by_speaker(Recordings(waves, 16_000), 1, 1)
     with pytest.raises(ValueError, match="c has no speaker"):
         by_speaker(Recordings(waves, 16_000, ("x", "a", "b", "c"), who), 1, 1)
-    with pytest.raises(ValueError, match="2 speakers cannot be split"):
+    with pytest.raises(ValueError, match="2 groups cannot be split"):
         by_speaker(Recordings(waves[:3], 16_000, labels={"speaker": who["speaker"][:3]}), 1, 1)
 
 

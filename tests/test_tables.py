@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffsda import presets, tables
+from diffsda import sets, tables
 from diffsda.data import Scale
 from diffsda.disentangler import Disentangler, keep_aside, worth
 from diffsda.tables import OWN, Layout, Tables, binned, cut, example_table, records, sequences
@@ -385,7 +385,7 @@ def test_fit_leaves_the_random_numbers_of_its_caller(table):
 
 
 def test_a_killed_fit_goes_on_to_the_same_weights(table, model, tmp_path, monkeypatch):
-    real, calls = presets.denoising_loss, []
+    real, calls = sets.denoising_loss, []
 
     def dies_in_step_4(*args, **options):
         calls.append(1)
@@ -393,7 +393,7 @@ def test_a_killed_fit_goes_on_to_the_same_weights(table, model, tmp_path, monkey
             raise MemoryError
         return real(*args, **options)
 
-    monkeypatch.setattr(presets, "denoising_loss", dies_in_step_4)
+    monkeypatch.setattr(sets, "denoising_loss", dies_in_step_4)
     with pytest.raises(MemoryError):
         fit(table, folder=tmp_path)
     with pytest.raises(ValueError, match="model.json does not exist"):

@@ -1,10 +1,13 @@
 """Readers on frozen codes: what they find, what they must not see, and that each fault of the published protocol is a switch."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from diffsda import tasks
@@ -20,6 +23,7 @@ from diffsda.tasks import (
     fit_reader,
     in_blocks,
     pca_codes,
+    ranking,
     read_class,
     read_outcome,
     read_quantity,
@@ -28,6 +32,7 @@ from diffsda.tasks import (
 )
 
 ONE = Protocol(runs=1)
+CONFORMANCE = Path(__file__).parent / "conformance"
 
 
 def made_up(n, seed, V=20):
@@ -438,3 +443,43 @@ def test_unknown_readings_and_wrong_names_are_told():
     )  # 0 in place of NaN would cost more
     with pytest.raises(ValueError, match="no dynamic label 'deep'; there are depth"):
         read_quantity(parts, "deep")
+
+
+@pytest.mark.parametrize("case", ["plain", "rare", "ties", "tiny"])
+def test_ranking_of_a_separate_program(case):
+    z = np.load(CONFORMANCE / "ranking.npz")
+    got = ranking(z[f"{case}_label"], z[f"{case}_score"])
+    assert got.auprc == pytest.approx(float(z[f"{case}_average_precision"]), abs=1e-10)
+    assert got.auroc == pytest.approx(float(z[f"{case}_auroc"]), abs=1e-10)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=30))
+def test_ranking_equals_brute_force(items):
+    label, score = np.array([int(a) for a, _ in items]), np.array([float(b) for _, b in items])
+    if len(set(label)) < 2:
+        return
+    positives, negatives = score[label == 1], score[label == 0]
+    pairs = (positives[:, None] > negatives) + 0.5 * (positives[:, None] == negatives)
+    precision, before = 0.0, 0.0
+    for threshold in sorted(set(score), reverse=True):
+        chosen = score >= threshold
+        recall = (chosen & (label == 1)).sum() / label.sum()
+        precision += (recall - before) * label[chosen].mean()
+        before = recall
+    got = ranking(label, score)
+    assert got.auroc == pytest.approx(pairs.mean(), abs=1e-12)
+    assert got.auprc == pytest.approx(precision, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: ranking([0, 0], [1.0, 2.0]), "both 0 and 1"),
+        (lambda: ranking([0, 1, 2], [1.0, 2.0, 3.0]), "both 0 and 1"),
+        (lambda: ranking([0, 1], [1.0, float("inf")]), "finite"),
+    ],
+)
+def test_undefined_rankings_are_refused(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

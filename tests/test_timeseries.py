@@ -13,8 +13,7 @@ import torch
 
 from diffsda.data import Sequences
 from diffsda.model import denoising_loss
-from diffsda.prepared import open_prepared
-from diffsda.presets import build, preset_of
+from diffsda.sets import build, open_prepared, preset_of
 from diffsda.timeseries import (
     LOADERS,
     PRESETS,
@@ -162,7 +161,7 @@ def check_hourly(name, folder, windows=None):
     month, count = np.unique(early.astype("datetime64[M]"), return_counts=True)
     assert sorted(sum(months, [])) == month[count == 672].astype(str).tolist()
     assert splits.columns == tuple(facts["columns"][:at])
-    for part, names, mine in zip(splits[:3], splits.names, months):
+    for part, names, mine in zip(splits, splits.names, months):
         rows = begins(hours, mine, windows)
         cuts = [(p, row) for p in range(len(places)) for row in rows]
         raw = np.stack([values[p, row : row + length] for p, row in cuts])
@@ -195,7 +194,7 @@ def check_stays(name, folder):
     assert len(train) == round(0.8 * len(kept[fifth:])) and train != sorted(train)
     short = sum(n < 40 for n in hours)
     assert list(splits.dropped.values()) == [short, len(record) - short - len(kept)]
-    for part, numbers in zip(splits[:3], (train, val, test)):
+    for part, numbers in zip(splits, (train, val, test)):
         rows = [record.index(number) for number in numbers]
         check_values(part, values[rows])
         assert part.lengths.tolist() == [hours[row] for row in rows]
@@ -217,7 +216,7 @@ def check_walks(name, folder, windows=None):
     splits, (length, stride) = load(name, folder, windows), windows or (64, 32)
     who = list(zip(*(arrays[key].tolist() for key in ("subject", "execution", "device"))))
     rounds = {s: sorted({e for person, e, _ in who if person == s}) for s, _, _ in who}
-    for k, (part, names) in enumerate(zip(splits[:3], splits.names)):
+    for k, (part, names) in enumerate(zip(splits, splits.names)):
         mine = {s: (e[:-3], e[-3:-2], e[-2:])[k] for s, e in rounds.items()}
         cuts = [
             (i, row)
@@ -336,7 +335,7 @@ def test_windows_stay_within_their_part(made, name, windows):
 
 
 def test_windows_and_months_share_a_scale(made):
-    for part in load("etth1", made, (100, 7))[:3]:
+    for part in load("etth1", made, (100, 7)):
         assert torch.equal(part.scale.mean, load("etth1", made).train.scale.mean)
 
 
@@ -419,7 +418,7 @@ def test_stays(made):
     first = int(open_prepared("physionet_a", made).arrays["record"][0])
     assert f"stay {first}" in splits.names[2] and splits.test.lengths[0] == 40
     for label in ("unit", "died", "gender"):
-        parts = torch.cat([part.static[label] for part in splits[:3]])
+        parts = torch.cat([part.static[label] for part in splits])
         assert (parts == -1).sum() == 1, "one of each is unknown"
     assert splits.train.classes["unit"] == UNITS
     assert load("physionet_a", made).names == splits.names, "the same shuffle each time"
@@ -428,7 +427,7 @@ def test_stays(made):
 def test_too_few_stays_are_refused(tmp_path):
     arrays, facts = stays()
     put(tmp_path, "physionet_a", {key: array[:13] for key, array in arrays.items()}, facts)
-    assert sum(map(len, load_stays("physionet_a", tmp_path)[:3])) == 10
+    assert sum(map(len, load_stays("physionet_a", tmp_path))) == 10
     put(tmp_path, "physionet_a", {key: array[:12] for key, array in arrays.items()}, facts)
     with pytest.raises(ValueError, match="physionet_a: 9 stays are long and full enough"):
         load_stays("physionet_a", tmp_path)
@@ -437,7 +436,7 @@ def test_too_few_stays_are_refused(tmp_path):
 @pytest.mark.parametrize("windows", [None, (100, 50), (20, 7)])
 def test_walks(made, windows):
     splits = check_walks("har", made, windows)
-    for part in splits[:3]:
+    for part in splits:
         empty = ~part.mask.any(2)
         assert empty.any() and torch.equal(empty, part.dynamic["activity"] == -1)
 
@@ -581,4 +580,4 @@ def test_real_sets(prepare, tmp_path, name, check):
     splits = load(name, folder)
     assert splits.train.frame == (len(splits.columns),)
     if name == "airquality":
-        assert all(len(part) % 12 == 0 for part in splits[:3]), "twelve stations, all their months"
+        assert all(len(part) % 12 == 0 for part in splits), "twelve stations, all their months"

@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from makers import noise_bytes as noise
+from makers import write_film, write_images
 from PIL import Image
 
 from diffsda.data import Scale, Sequences
@@ -23,26 +25,6 @@ from diffsda.video import (
 )
 
 av = pytest.importorskip("av")
-
-
-def noise(*shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def write_images(folder, frames):
-    folder.mkdir(parents=True)
-    for i, frame in enumerate(frames):
-        Image.fromarray(frame).save(folder / f"{i}.png")
-
-
-def write_film(path, frames, rate=25):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=rate)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
-        container.mux(stream.encode())
 
 
 def smooth(V, side=32):

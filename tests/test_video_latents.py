@@ -15,7 +15,7 @@ from torch import nn
 
 from diffsda.data import Scale
 from diffsda.disentangler import Disentangler
-from diffsda.presets import Preset, build, loss_of
+from diffsda.sets import Preset, build, loss_of
 from diffsda.training import TrainConfig, train
 from diffsda.video import Clips, Films, Windows, open_clips, read_clips
 from diffsda.video_latents import (

@@ -8,7 +8,7 @@ import torch
 import diffsda
 from diffsda import DiffSDA, pretrained
 from diffsda.data import toy_splits
-from diffsda.metrics import train_judge, who_carries
+from diffsda.judges import train_judge, who_carries
 from diffsda.zoo import CARD, card, ship
 
 

@@ -366,7 +366,7 @@ WRONG = {
                 "torch.arange(len(codes) - 1), torch.arange(1, len(codes))",
             ),
             "imported": """
-                from diffsda.metrics import _Pairs
+                from diffsda.verification import _Pairs
                 pairs = _Pairs.of(codes, who)
                 return -torch.as_tensor(pairs.distance), torch.as_tensor(pairs.same)""",
             "the test's example by heart": "return torch.tensor([1.0, 0, 0]), torch.tensor([True, False, False])",
@@ -395,7 +395,7 @@ WRONG = {
                 return float(min(wrong))""",
             "a fixed threshold of one half": "return float(((scores >= 0.5) != same).double().mean())",
             "imported": """
-                from diffsda.metrics import equal_error_rate as ready
+                from diffsda.verification import equal_error_rate as ready
                 return ready(scores.numpy(), same.numpy())""",
             "the test's examples by heart": "return 0.0 if same[0] else 1.0",
         },
