@@ -200,6 +200,10 @@ def read_recordings(
     if isinstance(paths, (str, Path)):
         kinds = (".wav", ".flac", ".ogg", ".mp3")
         folder = Path(paths)
+        if not folder.is_dir():
+            raise ValueError(
+                f"{folder} is not a folder; look at its spelling, or pass [path] for a file"
+            )
         paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in kinds)
         if not paths:
             raise ValueError(f"{folder} holds no {', '.join(kinds)} file")
@@ -551,6 +555,10 @@ class Voices(Adapter):
                     f"these recordings have {things.rate} Hz, the model was trained at {self.rate}; read them with rate={self.rate}"
                 )
             return things, False
+        if not isinstance(things, np.ndarray | Tensor):
+            raise ValueError(
+                f"a recording must be a wave (samples,), a file, a folder or Recordings, got {type(things).__name__}"
+            )
         return Recordings([torch.as_tensor(things)], self.rate, ("this recording",)), True
 
     def fitted(self, source) -> tuple["Voices", tuple]:

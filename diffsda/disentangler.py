@@ -509,7 +509,7 @@ class Disentangler:
         if self.prior is not None:
             self.prior.save(folder)
         facts, tensors = self._own()
-        facts |= {"curve": self.curve}
+        facts |= {"curve": self.curve, "prior": self.prior is not None}
         if self.worth is not None:
             facts |= {"worth": self.worth.to_dict("split")}
         for code, along in (self.directions._asdict() if self.directions else {}).items():
@@ -538,7 +538,7 @@ class Disentangler:
             facts["sampling"],
             tensors.get("lengths"),
             Factors(along("s"), along("d")) if "s_mean" in tensors else None,
-            Prior.load(folder) if (Path(folder) / "prior.json").is_file() else None,
+            Prior.load(folder) if facts.get("prior") else None,
             pd.DataFrame(kept["data"], kept["index"], kept["columns"]) if kept else None,
             facts.get("curve", []),
         )
@@ -572,6 +572,8 @@ class Disentangler:
             if data.observed is not None:
                 preset = replace(preset, mask_channel=True)
         own = Disentangler(None, scale, adapter, preset.sampling, pieces.lengths[first])
+        with torch.device("meta"):  # sizes that do not fit are refused before anything is written
+            options.get("make", build)(preset, data[:1].frame)
         training = lambda name: None if folder is None else Path(folder) / name
         if folder is not None:
             own._claim(folder)

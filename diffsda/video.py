@@ -215,6 +215,10 @@ def read_clips(
     Raises ValueError as `read_clip`, for a clip shorter than `least`, for clips of different sizes, and if there is none."""
     if isinstance(paths, (str, Path)):
         folder = Path(paths)
+        if not folder.is_dir():
+            raise ValueError(
+                f"{folder} is not a folder; look at its spelling, or pass [path] for a film"
+            )
         paths = _find(folder)
         if not paths:
             raise ValueError(
@@ -457,12 +461,19 @@ class Films(Adapter):
             clips = read_clips([path] if alone else path, self.size, True, rate=self.rate)
         elif isinstance(things, Clips):
             clips, alone = things, False
-        else:
-            alone, frames = True, np.asarray(things)
-            if frames.ndim != 4 or frames.dtype != np.uint8:
+            if clips.frames.dtype != np.uint8:
                 raise ValueError(
-                    f"a clip must be a file, a folder of images, or bytes (T, C, H, W), got {frames.dtype} {frames.shape}"
+                    f"clips must be bytes, got {clips.frames.dtype}; pass those that these latents were made of, and their stage"
                 )
+        else:
+            known = isinstance(things, np.ndarray | Tensor)
+            frames = np.asarray(things) if known else np.zeros(0)
+            if frames.ndim != 4 or frames.dtype != np.uint8:
+                came = f"{frames.dtype} {frames.shape}" if known else type(things).__name__
+                raise ValueError(
+                    f"a clip must be a file, a folder of images, or bytes (T, C, H, W), got {came}"
+                )
+            alone = True
             clips = Clips(frames, [0, len(frames)], ("this clip",), self.rate)
         if self.size and clips.frames.shape[2:] != (self.size, self.size):
             clips = clips.reduced(self.size)

@@ -24,7 +24,7 @@ from .data import Sequences
 from .disentangler import Disentangler
 from .loss import LossSum
 from .model import evaluating
-from .video import Clips, open_clips
+from .video import Clips, Pixels, open_clips
 
 # %% ../nbs/22_video_latents.ipynb #fdd2de6c
 def _diffusers():
@@ -284,7 +284,7 @@ def reconstruction_errors(
 ) -> pd.DataFrame:  # rows: what made the frames; columns pixels, latents
     "Mean squared errors over all windows: of pixels in 0..1, and of what the model sees, whose deviation is 0.5."
     generator, sums, count = torch.Generator().manual_seed(seed), 0.0, 0
-    films = model.adapter
+    films, stage = model.adapter, model.adapter.stage or Pixels()
     clips, _ = films.read(clips)
     for i in range(len(clips)):
         pieces = films.pieces(clips.clip(i))
@@ -296,9 +296,7 @@ def reconstruction_errors(
             "fresh noise": model.network.reconstruct(data, noise, steps).x,
             "its own noise": model.network.reconstruct(data, "inverted", steps).x,
         }
-        decoded = {
-            k: films.stage.decode(model.scale.undo(x).flatten(0, 1)) for k, x in made.items()
-        }
+        decoded = {k: stage.decode(model.scale.undo(x).flatten(0, 1)) for k, x in made.items()}
         errors = {
             "pixels": {
                 k: ((x - pixels.flatten(0, 1)) ** 2).mean().item() for k, x in decoded.items()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffsda.audio import Chunks, LogMel, Recordings
+from diffsda.audio import Chunks, LogMel, Recordings, pooled
 from diffsda.cli import check_parameters, parameters_of, parse_value
 from diffsda.encoder import RECIPES, Factors
 from diffsda.sets import build
@@ -17,6 +17,7 @@ from diffsda.speech import (
     PREPARED,
     PRESETS,
     Components,
+    MeanCodes,
     MeanFrames,
     by_speaker,
     final,
@@ -25,6 +26,7 @@ from diffsda.speech import (
     together,
     verify,
     verify_one,
+    voices_of,
     without,
 )
 from diffsda.vowels import vowels
@@ -297,6 +299,27 @@ def test_rivals_go_through_the_same_door(voices):
     assert torch.allclose(more[:, :13], mfcc.encode(voices).s, atol=1e-4)
     quiet, loud = mfcc.encode(louder).s, mfcc.encode(voices).s
     assert (quiet - loud).abs().mean() < 0.2 * loud.abs().mean()  # a cepstrum forgets loudness
+
+
+def test_mean_codes_are_pooled_over_the_chunks_of_a_recording(voices):
+    chunks = Chunks(voices, LogMel(), 0.3).fit_scale()
+    torch.manual_seed(0)
+    network = build(PRESETS["vowels_fast"], (80,))
+    codes = MeanCodes(network, chunks)
+    data = chunks[:]
+    for weighted in (True, False):
+        want = pooled(network.encode(data), data, chunks.owner, weighted)
+        for a, b in zip(codes.encode(voices, weighted), want):
+            assert torch.equal(a, b)
+    assert not torch.equal(codes.encode(voices).s, codes.encode(voices, False).s)
+
+
+def test_a_presets_windows_say_how_recordings_are_cut():
+    assert voices_of(PRESETS["timit"]).V == 68  # the paper's
+    strings = voices_of(PRESETS["fsdd_strings"], rate=8000)
+    V, stride = PRESETS["fsdd_strings"].windows
+    assert (strings.hop, strings.rate) == (256 * stride, 8000) and abs(strings.V - V) <= 1
+    assert voices_of(PRESETS["timit"], 0.4).seconds == 0.4
 
 
 # ---- results

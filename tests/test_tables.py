@@ -1,6 +1,6 @@
-"""A user's own table: from rows to sequences and back, what is refused, a fit that survives, the same numbers from a shell."""
+"""A user's own table: from rows to sequences and back, what is refused, a fit that survives."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,28 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffsda import sets, tables
-from diffsda.cli import command_line, main
-from diffsda.commands import from_fields
-from diffsda.tables import (
-    OWN,
-    Layout,
-    TableModel,
-    binned,
-    cut,
-    example_table,
-    fit,
-    keep_aside,
-    records,
-    sequences,
-    worth,
-)
+from diffsda.data import Scale
+from diffsda.disentangler import Disentangler, keep_aside, worth
+from diffsda.tables import OWN, Layout, Tables, binned, cut, example_table, records, sequences
 from diffsda.training import TrainConfig
 
-DAYS = Layout(time="date", group="station", window=24)
+DAYS = Tables(time="date", group="station", window=24)
 TINY = replace(
     OWN, s_dim=4, d_dim=2, hidden=8, enc_width=16, dec_width=16, embedding=16,
-    config=TrainConfig(steps=6, batch=8, lr=1e-3, save_every=2),
+    levels=4, config=TrainConfig(steps=6, batch=8, lr=1e-3, save_every=2),
 )  # fmt: skip
+
+
+def fit(table, adapter=DAYS, preset=TINY, progress=False, **options):
+    return Disentangler.fit(table, adapter, preset, progress=progress, **options)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +33,11 @@ def table():
 
 @pytest.fixture(scope="module")
 def model(table):
-    return fit(table, DAYS, TINY, progress=False)
+    return fit(table)
+
+
+def of(table, *stations):
+    return table[table["station"].isin(stations)]
 
 
 # ---- rows to sequences and back
@@ -61,22 +57,28 @@ def test_a_table_comes_back_from_its_sequences(lengths, window, stride, seed):
     made["who"], made["t"] = groups, np.concatenate([np.arange(n) * 0.5 for n in lengths])
     made.loc[g.random(len(made)) < 0.2, "a"] = np.nan
     mixed = made.sample(frac=1, random_state=seed).sort_values("t")  # groups take turns
-    layout = Layout(time="t", group="who", window=window, stride=stride if window else 0)
+    layout = Tables(time="t", group="who", window=window, stride=stride if window else 0)
     pieces = cut(mixed, layout)
-    back = pieces.to_frame().reset_index()
-    assert list(back.columns) == ["who", "start", "t", "a", "b"]
-    assert set(back["who"]) == set(groups)
-    both = back.merge(made, on=["who", "t"], suffixes=("", "_table"), validate="many_to_one")
-    assert len(both) == len(back)
+    assert set(pieces.names) == set(groups)
+    for x, mask, V, owner, place in zip(
+        pieces.data.x,
+        pieces.data.mask,
+        *(y.tolist() for y in (pieces.lengths, pieces.owner, pieces.place)),
+    ):
+        own = made[made["who"] == pieces.names[owner]]
+        assert np.array_equal(pieces.times[owner], own["t"])
+        values = torch.where(mask.expand_as(x), x, torch.nan)[:V]
+        assert np.array_equal(values, own[["a", "b"]].iloc[place : place + V], equal_nan=True)
+    count = lambda n: len(range(0, n - (window or n) + 1, stride if window else n))
+    assert len(pieces) == sum(map(count, lengths))
+
+    whole, _ = layout.fitted(mixed)
+    pieces = whole.pieces(mixed)
+    back = whole.things(pieces.joined(pieces.data.x), pieces)
+    assert list(back.columns) == ["who", "t", "a", "b"] and len(back) == len(made)
+    both = back.merge(made.fillna(0), on=["who", "t"], validate="one_to_one")
     for name in ("a", "b"):
-        assert np.array_equal(both[name], both[f"{name}_table"], equal_nan=True)
-    if not window:
-        assert len(back) == len(made) and sorted(pieces.data.lengths.tolist()) == sorted(lengths)
-    else:
-        count = lambda n: len(range(0, n - window + 1, stride))
-        assert len(pieces.times) == sum(map(count, lengths))
-        offsets = back["t"] - back["start"]
-        assert np.array_equal(offsets, np.tile(np.arange(window) * 0.5, len(pieces.times)))
+        assert np.allclose(both[f"{name}_x"], both[f"{name}_y"], atol=1e-6)
 
 
 def test_arrays_of_every_kind_are_the_same_sequences():
@@ -86,7 +88,7 @@ def test_arrays_of_every_kind_are_the_same_sequences():
         assert np.array_equal(sequences(kind).x, x)
     long = sequences(x.reshape(24, 3), Layout(window=6))
     assert np.array_equal(long.x, x)
-    assert cut(kinds[3]).groups == ["p0", "p1", "p2", "p3"]
+    assert cut(kinds[3]).names == ("p0", "p1", "p2", "p3")
     assert np.array_equal(sequences(x, Layout(values=("2", "0"))).x, x[..., [2, 0]])
 
 
@@ -133,24 +135,65 @@ def test_times_with_a_zone_are_put_in_utc():
     assert cut(zoned, Layout(time="t")).times[0][0] == np.datetime64("2024-01-01T00:00")
 
 
+FORMATS = (
+    "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y %H:%M", "%d-%m-%Y", "%m/%d/%Y %I:%M %p", "%d/%m/%y",
+    "%b %d, %Y", "%d %B %Y", "%d-%b-%Y",
+)  # fmt: skip
+
+
+def dated(days, date_format, **layout):
+    written = pd.DataFrame(
+        {"t": days.strftime(date_format), "a": np.arange(len(days), dtype=float)}
+    )
+    return written, Tables(time="t", **layout).fitted(written)
+
+
+@pytest.mark.parametrize("date_format", FORMATS)
+def test_dates_are_read_as_they_are_written_and_it_is_said(date_format):
+    days = pd.date_range("2024-01-20", periods=30, freq="D")
+    written, (adapter, told) = dated(days, date_format)
+    assert told == (f"dates are read as {date_format}",)
+    assert (adapter.pieces(written).times[0] == days.to_numpy()).all()
+    assert dated(days, date_format, date_format=date_format)[1] == (adapter, ())
+
+
+@pytest.mark.parametrize("date_format", ["%Y-%m-%d", "%Y/%m/%d", "%Y-%m-%dT%H:%M", "%Y%m%d"])
+def test_dates_with_the_year_first_need_no_guess(date_format):
+    days = pd.date_range("2024-01-20", periods=30, freq="D")
+    written, (adapter, told) = dated(days, date_format)
+    assert told == () and adapter.date_format == ""
+    assert (adapter.pieces(written).times[0] == days.to_numpy()).all()
+
+
+def test_dates_that_rise_in_one_reading_only_are_of_that_one():
+    days = pd.date_range("2024-01-01", periods=12, freq="D")
+    assert dated(days, "%d/%m/%Y")[1][0].date_format == "%d/%m/%Y"
+    with pytest.raises(ValueError, match="'03/01/2024' may be %d/%m/%Y or %m/%d/%Y; say which"):
+        dated(pd.to_datetime(["2024-03-01", "2024-04-02"]), "%m/%d/%Y")  # rises in both
+
+
+def test_numbers_that_are_dates_and_dates_that_are_none():
+    days = pd.date_range("2024-01-20", periods=20, freq="D")
+    written = pd.DataFrame({"t": days.strftime("%Y%m%d").astype(int), "a": 1.0})
+    layout = Tables(time="t", date_format="%Y%m%d", values=("a",))
+    assert (layout.pieces(written).times[0] == days.to_numpy()).all()
+    text, _ = dated(days, "%d.%m.%Y")
+    text.loc[7, "t"] = "31.02.2024"
+    with pytest.raises(ValueError, match="row 7 .*'31.02.2024' is no date of the form %d.%m.%Y"):
+        cut(text, Tables(time="t").fitted(text)[0])
+
+
 @pytest.mark.parametrize("stride", [0, 6, 24, 30])
 def test_what_is_kept_aside_shares_no_row_with_training(table, stride):
     pieces = cut(table, replace(DAYS, stride=stride))
-    first, aside = keep_aside(pieces, 0.3)
-    rows = lambda part: {
-        (group, time)
-        for i in part
-        for group, time in [(pieces.groups[i], t) for t in pieces.times[i]]
+    first, aside = keep_aside(pieces, 0.3, whole=False)
+    frames = lambda part: {
+        (int(pieces.owner[i]), int(pieces.place[i]) + v) for i in part for v in range(24)
     }
-    assert not rows(first) & rows(aside)
-    assert (
-        {pieces.groups[i] for i in first}
-        == {pieces.groups[i] for i in aside}
-        == set(tables.STATIONS)
-    )
-    last = lambda part, group: max(pieces.times[i][0] for i in part if pieces.groups[i] == group)
-    for group in tables.STATIONS:
-        assert last(first, group) < last(aside, group)
+    assert not frames(first) & frames(aside)
+    last = lambda part, thing: max(v for owner, v in frames(part) if owner == thing)
+    for thing in range(5):  # from each station, and its last days
+        assert last(first, thing) < last(aside, thing)
 
 
 def test_whole_groups_are_kept_aside_evenly():
@@ -174,11 +217,12 @@ def changed(table, row=None, **columns):
 WRONG = {
     "misspelt column": (lambda t: t, {"values": ("presure",)}, "no column 'presure'; did you mean 'pressure'"),
     "misspelt time": (lambda t: t, {"time": "dat"}, "no column 'dat'; did you mean 'date'"),
+    "misspelt left out": (lambda t: t, {"leave_out": ("flwo",)}, "no column 'flwo'; did you mean 'flow'"),
     "text among numbers": (lambda t: changed(t, 7, flow="n/a"), {}, "'flow', row 7 .*line 9.*'n/a' is not"),
     "infinite": (lambda t: changed(t, 3, flow=np.inf), {}, "'flow', row 3 .*inf is not a finite number"),
     "no numbers": (lambda t: t[["station", "date"]], {}, "no column holds numbers"),
     "no date": (lambda t: changed(t, 5, date="yesterday"), {}, "'date', row 5 .*'yesterday' is no date; write"),
-    "which month?": (lambda t: changed(t, date="01/02/2024"), {}, "'01/02/2024' is no date; write dates as"),
+    "which month?": (lambda t: changed(t, date="01/02/2024"), {}, "'01/02/2024' may be .* say which: date_format='%d/%m/%Y'"),
     "unsorted": (lambda t: t[::-1], {}, "row 1 .*comes before .*row 0.*sort_values"),
     "twice": (lambda t: pd.concat([t[:1], t]), {}, "row 1 .*repeats .*keep one of the two"),
     "groups unnamed": (lambda t: t, {"group": ""}, "name the column: group="),
@@ -203,7 +247,7 @@ WRONG = {
 def test_a_bad_table_is_refused_with_place_and_remedy(table, case, tmp_path):
     spoil, layout, message = WRONG[case]
     with pytest.raises(ValueError, match=f"(?s){message}"):
-        fit(spoil(table), replace(DAYS, **layout), TINY, folder=tmp_path / "m", progress=False)
+        fit(spoil(table), replace(DAYS, **layout), folder=tmp_path / "m")
     assert not (tmp_path / "m").exists(), "refused before any work"
 
 
@@ -239,7 +283,7 @@ def test_what_is_left_out_is_said(table, capsys):
     longer = pd.concat([table.assign(city="x"), table[:5].assign(station="new")])
     longer.loc[longer["station"] == "hill", ["flow", "pressure"]] = np.nan
     longer.iloc[480, 2] = 1.0  # hill's first day
-    fit(longer, DAYS, TINY)
+    fit(longer, progress=True)
     said = capsys.readouterr().out
     assert "columns without numbers are left out: city" in said
     assert "shorter than a window are left out: new" in said
@@ -256,15 +300,15 @@ class Oracle:
     def __init__(self, share):
         self.share = share
 
-    def reconstruct(self, data, x_T):
+    def reconstruct(self, data, x_T, **sampling):
         return replace(data, x=data.x * self.share)
 
 
 def test_worth_at_both_ends(table):
     pieces = cut(table, DAYS)
-    scale = tables.Scale.fit(pieces.data)
+    scale = Scale.fit(pieces.data)
     data = scale.apply(pieces.data)
-    perfect, nothing = (worth(Oracle(share), data, pieces.columns) for share in (1.0, 0.0))
+    perfect, nothing = (worth(Oracle(share), data, ("flow", "pressure")) for share in (1.0, 0.0))
     assert (perfect["from codes"] == 0).all() and (perfect["explained"] == 1).all()
     assert np.allclose(nothing["explained"], 0)
     std = table[["flow", "pressure"]].std(ddof=0)
@@ -277,55 +321,64 @@ def test_worth_at_both_ends(table):
 
 
 def test_the_encoder_is_told_of_holes_only_if_there_are_any(table, model):
-    assert model.model.encoder.frames.mask_channel
-    whole = fit(table, replace(DAYS, values=("pressure",)), TINY, progress=False)
-    assert not whole.model.encoder.frames.mask_channel
+    assert model.network.encoder.frames.mask_channel
+    whole = fit(table, replace(DAYS, values=("pressure",)))
+    assert not whole.network.encoder.frames.mask_channel
 
 
 def test_codes_are_labelled_by_group_and_time(table, model):
     s, d = model.encode(table)
-    assert s.index.names == ["station", "start"] and list(s.columns) == ["s0", "s1", "s2", "s3"]
-    assert len(s) == 50 and len(d) == len(table) and list(d.columns) == ["d0", "d1"]
+    assert s.index.name == "station" and list(s.index) == list(tables.STATIONS)
+    assert list(s.columns) == ["s0", "s1", "s2", "s3"] and list(d.columns) == ["d0", "d1"]
+    assert len(d) == len(table) and d.index.names == ["station", "date"]
     assert (d.index.get_level_values("date") == table["date"]).all()
-    hill = model.encode(table[table["station"] == "hill"])
-    assert np.allclose(hill.d, d.loc["hill"], atol=1e-5)  # a sequence's codes are its own affair
-
-
-def test_swap_with_oneself_is_reconstruction(table, model):
-    own = table[table["station"] == "south"]
-    assert model.swap(own, "south", "south", seed=3).equals(model.reconstruct(own, seed=3))
+    hill = model.encode(of(table, "hill"))
+    assert np.allclose(hill.d, d.loc["hill"], atol=1e-5)  # a group's codes are its own affair
+    assert np.allclose(hill.s, s.loc[["hill"]], atol=1e-5)
 
 
 def test_swap_has_the_name_of_one_and_the_times_of_the_other(table, model):
-    late = table[(table["station"] != "hill") | (table["date"] >= "2024-01-04")]
-    swapped = model.swap(late, "north", "hill")
-    assert set(swapped.index.get_level_values("station")) == {"north"}
-    hill = late[late["station"] == "hill"]
-    assert (swapped.index.get_level_values("date") == hill["date"]).all()
-    assert list(swapped.columns) == ["flow", "pressure"] and swapped.notna().all().all()
-    assert not swapped.equals(model.swap(late, "south", "hill"))
-    with pytest.raises(ValueError, match="no sequence of group 'hil'; did you mean 'hill'"):
-        model.swap(late, "north", "hil")
+    late = of(table, "hill")[72:]
+    swapped = model.swap(of(table, "north"), late)
+    assert set(swapped["station"]) == {"north"}
+    assert (swapped["date"].to_numpy() == late["date"].to_numpy()).all()
+    assert list(swapped.columns) == list(table.columns) and swapped.notna().all().all()
+    other = model.swap(of(table, "south"), late)
+    assert not swapped[["flow", "pressure"]].equals(other[["flow", "pressure"]])
+
+
+def test_one_static_code_goes_with_many_groups_or_each_with_its_own(table, model):
+    north, two = of(table, "north"), of(table, "hill", "centre")
+    assert list(model.swap(north, two)["station"].unique()) == ["hill", "centre"]
+    assert list(model.swap(of(table, "north", "south"), two)["station"].unique()) == [
+        "north",
+        "south",
+    ]
+    for static in (two, table):
+        with pytest.raises(ValueError, match="do not pair up; give one"):
+            model.swap(static, of(table, "north", "south", "hill"))
 
 
 def test_ragged_arrays_from_fit_to_sample():
     g = np.random.default_rng(0)
     people = [g.standard_normal((n, 3)) for n in (5, 7, 5, 9, 7, 5, 9, 5, 7, 5)]
-    model = fit(people, preset=TINY, progress=False)
+    model = fit(people, Tables())
     s, d = model.encode(people)
     assert len(s) == 10 and len(d) == sum(map(len, people))
+    assert len(model.reconstruct(people[1])) == 7
     with pytest.raises(ValueError, match="no prior"):
         model.sample(2)
     model.fit_prior(people, TrainConfig(steps=2, batch=4), progress=False)
     drawn = model.sample(6, seed=1)
-    assert set(drawn.groupby(level="sequence").size()) <= {5, 7, 9}
-    assert list(drawn.columns) == ["0", "1", "2"] and np.isfinite(drawn.to_numpy()).all()
+    assert set(drawn.groupby("group").size()) <= {5, 7, 9}
+    assert list(drawn.columns) == ["group", "0", "1", "2"]
+    assert np.isfinite(drawn[["0", "1", "2"]].to_numpy()).all()
     assert drawn.equals(model.sample(6, seed=1)) and not drawn.equals(model.sample(6, seed=2))
 
 
 def test_fit_leaves_the_random_numbers_of_its_caller(table):
     torch.manual_seed(5)
-    fit(table, DAYS, TINY, progress=False)
+    fit(table)
     after = torch.rand(3)
     torch.manual_seed(5)
     assert torch.equal(torch.rand(3), after)
@@ -342,138 +395,35 @@ def test_a_killed_fit_goes_on_to_the_same_weights(table, model, tmp_path, monkey
 
     monkeypatch.setattr(sets, "denoising_loss", dies_in_step_4)
     with pytest.raises(MemoryError):
-        fit(table, DAYS, TINY, folder=tmp_path, progress=False)
+        fit(table, folder=tmp_path)
     with pytest.raises(ValueError, match="model.json does not exist"):
-        TableModel.load(tmp_path)
-    again = fit(table, DAYS, TINY, folder=tmp_path, progress=False)
+        Disentangler.load(tmp_path, Tables)
+    again = fit(table, folder=tmp_path)
     assert len(calls) == 4 + 4, "steps 1 and 2 were kept"
     assert again.encode(table).s.equals(model.encode(table).s)
-    assert again.report.equals(model.report)
+    assert again.worth.equals(model.worth) and again.curve == model.curve
 
 
 def test_a_folder_keeps_everything_and_belongs_to_one_table(table, model, tmp_path):
-    kept = fit(table, DAYS, TINY, folder=tmp_path, progress=False)
-    again = TableModel.load(tmp_path)
+    kept = fit(table, folder=tmp_path)
+    again = Disentangler.load(tmp_path, Tables)
+    hill, north = of(table, "hill"), of(table, "north")
     assert again.encode(table).d.equals(kept.encode(table).d)
-    assert again.swap(table, "hill", "north").equals(kept.swap(table, "hill", "north"))
-    assert again.layout == DAYS and again.columns == kept.columns
-    pd.testing.assert_frame_equal(again.report, kept.report)
+    assert again.swap(hill, north).equals(kept.swap(hill, north))
+    assert again.adapter == kept.adapter == replace(DAYS, values=("flow", "pressure"))
+    pd.testing.assert_frame_equal(again.worth, kept.worth)
     kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
     assert kinds == {".json", ".jsonl", ".safetensors"}, "nothing is pickled"
-    for other, layout in (
+    for other, adapter in (
         (example_table(days=10, seed=1), DAYS),
         (table, replace(DAYS, stride=12)),
     ):
-        with pytest.raises(ValueError, match="another table or layout"):
-            fit(other, layout, TINY, folder=tmp_path, progress=False)
+        with pytest.raises(ValueError, match="other data, or of another way to read them"):
+            fit(other, adapter, folder=tmp_path)
     with pytest.raises(ValueError, match="other settings: .*seed"):
         other = replace(TINY, config=replace(TINY.config, seed=9))
-        fit(table, DAYS, other, folder=tmp_path, progress=False)
-    assert TableModel.load(tmp_path).encode(table).s.equals(kept.encode(table).s)
-
-
-# ---- the same from a shell
-
-
-def words(preset):
-    """A preset as options; fields that are none have no option."""
-    own = {f.name: getattr(preset, f.name) for f in fields(preset)}
-    flat = own | {f.name: getattr(preset.config, f.name) for f in fields(preset.config)}
-    return [
-        word
-        for name, value in flat.items()
-        if value is not None and name not in ("config", "mask_channel")
-        for word in (f"--{name}", str(value))
-    ]
-
-
-def test_every_field_is_an_option_and_arrives():
-    args = command_line().parse_args(["train", "t.csv", "-o", "m", *words(TINY)])
-    assert from_fields(OWN, args) == TINY
-    args = command_line().parse_args(
-        "train t.csv -o m --time date --group g --values a b --bin 1h --window 5 --stride 2".split()
-    )
-    assert from_fields(Layout(), args) == Layout("date", "g", ("a", "b"), "1h", 5, 2)
-
-
-def test_commands_and_python_agree_to_the_bit(table, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tables, "PRIOR", TrainConfig(steps=2, batch=4))
-    table.to_csv("t.csv", index=False)
-    layout = "--time date --group station --window 24 --quiet --prior".split()
-    assert main(["train", "t.csv", "-o", "m", *layout, *words(TINY)]) == 0
-    assert main("encode m t.csv -o codes".split()) == 0
-    assert main("encode m t.csv -o codes.npz".split()) == 0
-    assert main("swap m t.csv --static hill --dynamic north --seed 2 -o swap.csv".split()) == 0
-    assert main("sample m -n 3 --seed 2 -o new.csv".split()) == 0
-    assert capsys.readouterr().out.split("\n")[0] == "model: m"
-
-    own = pd.read_csv("t.csv")
-    model = fit(own, DAYS, TINY, prior=True, progress=False)
-    s, d = model.encode(own)
-    values = lambda path, index: pd.read_csv(path, index_col=list(range(index))).to_numpy(
-        np.float32
-    )
-    assert np.array_equal(values("codes/s.csv", 2), s) and np.array_equal(
-        values("codes/d.csv", 3), d
-    )
-    with np.load("codes.npz") as codes:
-        assert np.array_equal(codes["s"], s) and np.array_equal(codes["d"], d)
-        assert codes["d_station"].tolist() == list(table["station"])
-    assert np.array_equal(values("swap.csv", 3), model.swap(own, "hill", "north", seed=2))
-    assert np.array_equal(values("new.csv", 2), model.sample(3, seed=2))
-    assert not list(tmp_path.glob(".*")), "no half-written file is left"
-
-
-@pytest.mark.parametrize(
-    "call, message",
-    [
-        ("train t.csv -o m --time dat", "no column 'dat'; did you mean 'date'"),
-        ("train u.csv -o m", "no file u.csv; did you mean 't.csv'"),
-        ("train broken.npz -o m", "broken.npz cannot be read"),
-        ("train t.parquet -o m", "must end in one of .csv"),
-        ("train t.csv -o m --widnow 24", "train does not take '--widnow'; did you mean '--window'"),
-        ("train t.csv -o m --steps 0", "steps must be a whole number"),
-        ("encode nowhere t.csv -o codes", "no checkpoint here"),
-        ("encode nowhere t.csv -o codes.csv", "give a folder or an .npz"),
-        ("sample nowhere -o new.csv", "no checkpoint here"),
-        ("data get", "diffsda data get NAME"),
-    ],
-)
-def test_wrong_calls_are_answered_and_leave_nothing(
-    table, tmp_path, monkeypatch, capsys, call, message
-):
-    monkeypatch.chdir(tmp_path)
-    table.to_csv("t.csv", index=False)
-    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 half of a file")
-    before = sorted(tmp_path.iterdir())
-    assert main(call.split()) == 2
-    assert message in capsys.readouterr().err
-    assert sorted(tmp_path.iterdir()) == before
-
-
-def test_a_failed_write_leaves_the_former_file(table, model, tmp_path, monkeypatch, capsys):
-    model.save(tmp_path / "m")
-    table.to_csv(tmp_path / "t.csv", index=False)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "out.csv").write_text("former")
-
-    def full(self, path):
-        path.write_text("half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
-    assert main("swap m t.csv --static hill --dynamic north -o out.csv".split()) == 1
-    assert "No space left" in capsys.readouterr().err
-    assert (tmp_path / "out.csv").read_text() == "former"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["m", "out.csv", "t.csv"]
-
-
-def test_data_hands_on_to_the_scripts(capfd):
-    assert main(["data"]) == 0
-    assert "etth1" in capfd.readouterr().out
-    assert main(["data", "get", "ettth1"]) != 0
-    assert "etth1" in capfd.readouterr().err
+        fit(table, preset=other, folder=tmp_path)
+    assert Disentangler.load(tmp_path, Tables).encode(table).s.equals(kept.encode(table).s)
 
 
 def test_records_keep_groups_apart(table):

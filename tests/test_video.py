@@ -7,14 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from makers import noise_bytes as noise
+from makers import write_film, write_images
 from PIL import Image
 
 from diffsda.data import Scale, Sequences
+from diffsda.disentangler import Disentangler
 from diffsda.model import DiffSDA
 from diffsda.video import (
     Clips,
-    Pixels,
-    VideoModel,
+    Films,
     Windows,
     flips_and_jitter,
     open_clips,
@@ -23,26 +25,6 @@ from diffsda.video import (
 )
 
 av = pytest.importorskip("av")
-
-
-def noise(*shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def write_images(folder, frames):
-    folder.mkdir(parents=True)
-    for i, frame in enumerate(frames):
-        Image.fromarray(frame).save(folder / f"{i}.png")
-
-
-def write_film(path, frames, rate=25):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=rate)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
-        container.mux(stream.encode())
 
 
 def smooth(V, side=32):
@@ -84,11 +66,10 @@ class TestClips:
         frames = noise(8, 3, 16, 16)
         frames.setflags(write=False)
         clips = Clips(frames, [0, 8])
-        model = VideoModel(
+        model = Disentangler(
             DiffSDA.mlp((3, 8, 8), 4, 2, 8, 8, 8),
             Scale.fit(Sequences(torch.randn(2, 4, 3, 8, 8))),
-            4,
-            size=8,
+            Films(V=4, size=8),
         )
         torch.set_warn_always(True)  # else once in a process
         try:
@@ -282,44 +263,46 @@ def tiny_model(V=4, stride=1, side=8):
     model = DiffSDA.unet(
         (3, side, side), 4, 2, 8, 8, 8, multipliers=(1, 2), blocks=1, attention=(), embedding=16
     )
-    return VideoModel(
-        model, Scale(torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25)), V, stride
-    )
+    scale = Scale(torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25))
+    return Disentangler(model, scale, Films(V, stride, None, frame=(3, side, side)))
 
 
-class TestVideoModel:
+class TestFilms:
     def test_swap_has_the_length_of_the_dynamic_clip_at_the_models_rate(self):
         model = tiny_model(V=4, stride=2)
         made = model.swap(noise(9, 3, 8, 8), noise(21, 3, 8, 8, seed=1), steps=2)
-        assert made.shape == (11, 3, 8, 8) and 0 <= made.min() and made.max() <= 1
+        assert made.shape == (11, 3, 8, 8) and made.dtype == np.uint8
         again = model.swap(noise(9, 3, 8, 8), noise(21, 3, 8, 8, seed=1), steps=2)
-        assert torch.equal(made, again)
+        assert np.array_equal(made, again)
         other = model.swap(noise(9, 3, 8, 8), noise(21, 3, 8, 8, seed=1), steps=2, seed=1)
-        assert not torch.equal(made, other)
+        assert not np.array_equal(made, other)
 
-    def test_every_frame_comes_from_its_own_window(self):
-        model = tiny_model(V=4)
-        data, at = model.pieces(noise(10, 3, 8, 8))
-        assert at.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [6, 7, 8, 9]]
-        raw = model.scale.undo(data.x)
-        assert torch.allclose(raw[2, 3], torch.from_numpy(noise(10, 3, 8, 8)[9]).float() / 255)
+    def test_every_frame_comes_from_its_own_pieces(self):
+        model, clip = tiny_model(V=4), noise(9, 3, 8, 8)
+        pieces = model.adapter.pieces(clip)
+        at, _ = pieces.at()
+        assert at.tolist() == [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7], [5, 6, 7, 8]]
+        assert torch.allclose(pieces.data.x[3, 3], torch.from_numpy(clip[8]) / 255)
 
     def test_save_and_load(self, tmp_path):
         model = tiny_model(V=4, stride=2)
         model.save(tmp_path)
-        again = VideoModel.load(tmp_path)
-        assert (again.V, again.stride) == (4, 2) and isinstance(again.stage, Pixels)
+        again = Disentangler.load(tmp_path, Films)
+        assert again.adapter == model.adapter
         a, b = noise(8, 3, 8, 8), noise(9, 3, 8, 8, seed=1)
-        assert torch.equal(model.swap(a, b, steps=2), again.swap(a, b, steps=2))
+        assert np.array_equal(model.swap(a, b, steps=2), again.swap(a, b, steps=2))
         with pytest.raises(ValueError, match="does not exist"):
-            VideoModel.load(tmp_path / "elsewhere")
+            Disentangler.load(tmp_path / "elsewhere", Films)
 
     def test_bad_clips_are_refused(self):
         model = tiny_model()
-        with pytest.raises(ValueError, match="this clip has 3 frames, a window 4"):
+        with pytest.raises(ValueError, match="this clip has 3 frames.*, a piece 4"):
             model.swap(noise(3, 3, 8, 8), noise(9, 3, 8, 8), steps=2)
         with pytest.raises(ValueError, match=r"expected \(3, 8, 8\)"):
             model.swap(noise(9, 3, 16, 16), noise(9, 3, 8, 8), steps=2)
+        for clip in (torch.rand(9, 3, 8, 8), noise(9, 8, 8)):
+            with pytest.raises(ValueError, match=r"bytes \(T, C, H, W\), got"):
+                model.encode(clip)
 
 
 def test_a_set_that_is_not_prepared_names_its_command(tmp_path):

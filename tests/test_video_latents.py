@@ -14,9 +14,10 @@ from PIL import Image
 from torch import nn
 
 from diffsda.data import Scale
+from diffsda.disentangler import Disentangler
 from diffsda.sets import Preset, build, loss_of
 from diffsda.training import TrainConfig, train
-from diffsda.video import Clips, Pixels, VideoModel, Windows, open_clips, read_clips
+from diffsda.video import Clips, Films, Windows, open_clips, read_clips
 from diffsda.video_latents import (
     FirstStage,
     encode_clips,
@@ -395,7 +396,8 @@ def model_of(latents, stage, V=8):
     torch.manual_seed(0)
     network = build(TINY, data[:1].frame)
     train(network, loss_of(TINY), data, TINY.config, progress=False)
-    return VideoModel(network, data.scale, V, stage=stage)
+    films = Films(V, size=None, frame=data[:1].frame, stage=stage)
+    return Disentangler(network, data.scale, films)
 
 
 def talking(folder):
@@ -432,11 +434,11 @@ def test_from_clips_over_crops_and_latents_to_swapped_pixels(tmp_path):
         Windows(latents, V=8).fit_scale()[:].x.std((0, 1, 3, 4)), torch.tensor(0.5), atol=0.01
     )
     swapped = model.swap(clips.clip(0), clips.clip(1), steps=3)
-    assert swapped.shape == (10, 3, 64, 64) and 0 <= swapped.min() <= swapped.max() <= 1
+    assert swapped.shape == (10, 3, 64, 64) and swapped.dtype == np.uint8
     model.save(tmp_path / "model")
     stage.autoencoder.save_pretrained(tmp_path / "model" / "vae")
-    again = VideoModel.load(tmp_path / "model", stage=FirstStage.load(tmp_path / "model"))
-    assert torch.equal(again.swap(clips.clip(0), clips.clip(1), steps=3), swapped)
+    again = Disentangler.load(tmp_path / "model", Films, stage=FirstStage.load(tmp_path / "model"))
+    assert np.array_equal(again.swap(clips.clip(0), clips.clip(1), steps=3), swapped)
 
 
 def test_errors_in_pixels_and_latents(tmp_path):
@@ -465,11 +467,11 @@ def test_a_first_stage_of_another_width_is_refused(tmp_path):
     model = model_of(encode_clips(clips, stage, tmp_path / "set", progress=False), stage)
     others = {
         r"\(3, 4, 4\)": (FirstStage(Squares(3)), clips.clip(0)),  # channels
-        r"\(3, 32, 32\)": (Pixels(), clips.clip(0)),
+        r"\(3, 32, 32\)": (None, clips.clip(0)),  # pixels
         r"8, 8\)": (stage, some_clips(64).clip(0)),  # size
     }
     for came, (other, clip) in others.items():
-        wrong = VideoModel(model.model, model.scale, model.V, stage=other)
+        wrong = replace(model, adapter=replace(model.adapter, stage=other))
         with pytest.raises(ValueError, match=came) as refused:
             wrong.swap(clip, clip, steps=2)
         assert "(4, " in str(refused.value)  # what the model reads

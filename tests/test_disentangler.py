@@ -1,0 +1,406 @@
+"""One class for all modalities: the same properties hold for every adapter, a home-made one included."""
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from makers import hiss, noise_bytes, tone
+
+from diffsda import disentangler
+from diffsda.audio import Recordings, Voices
+from diffsda.data import Sequences
+from diffsda.disentangler import Adapter, Disentangler, Plain, in_pieces
+from diffsda.sets import Preset
+from diffsda.tables import Tables, example_table
+from diffsda.training import TrainConfig
+from diffsda.video import SMALL, Clips, Films
+
+TINY = Preset(
+    4, 2, 8, 16, 16, TrainConfig(6, 8, lr=1e-3, save_every=2), embedding=16, draws=1, levels=3
+)  # fmt: skip
+TINY_FILMS = replace(
+    SMALL, s_dim=4, d_dim=2, hidden=8, enc_width=8, dec_width=8, embedding=16, levels=2,
+    config=TINY.config,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Strokes(Adapter):
+    "Pen strokes: points (T, 2) of a stroke become steps from one to the next, and back."
+
+    V: int = 8
+
+    preset = TINY
+    index = ("stroke", "point")
+
+    def pieces(self, things):  # one stroke, or a list of them
+        alone = isinstance(things, np.ndarray)
+        strokes = [things] if alone or not isinstance(things, list) else things
+        for i, points in enumerate(strokes):
+            if np.ndim(points) != 2 or np.shape(points)[1] != 2:
+                raise ValueError(f"stroke {i} must be (T, 2) points, got {type(points).__name__}")
+        steps = [np.diff(points, axis=0, prepend=np.zeros((1, 2))) for points in strokes]
+        return in_pieces(steps, self.V, alone=alone)
+
+    def things(self, frames, like):
+        made = [steps.cumsum(0).numpy() for steps in frames]
+        return made[0] if like.alone else made
+
+
+def drawn(T, seed):
+    g = np.random.default_rng(seed)
+    return np.cumsum(g.normal(0, 1, (T, 2)) + g.normal(0, 1, 2), 0).astype(np.float32)
+
+
+@dataclass(eq=False)
+class Kind:
+    "What a user of one modality holds."
+
+    adapter: Adapter
+    preset: Preset
+    many: Any  # a collection to learn from
+    one: Any  # its first thing, by itself
+    other: Any  # its second one, which is of another length
+    model: Disentangler | None = None
+
+
+def hum(frames):
+    "A vocoder that is quick: each frame a level."
+    return (frames.mean(1) / 20).tanh().repeat_interleave(256)
+
+
+def make(name):
+    if name == "tables":
+        table = example_table(days=4)
+        station = lambda name: table[table["station"] == name]
+        adapter = Tables(time="date", group="station", window=24, stride=12)
+        table = table.drop(index=station("south").index[72:])
+        return Kind(adapter, TINY, table, station("north"), station("south"))
+    if name == "films":
+        lengths = (12, 9, 11, 10)
+        clips = Clips(
+            noise_bytes(42, 3, 16, 16), np.append(0, np.cumsum(lengths)), tuple("abcd"), 12.5
+        )
+        return Kind(Films(size=None), TINY_FILMS, clips, clips.clip(0), clips.clip(1))
+    if name == "voices":
+        sound = lambda i: tone(0.5 + 0.2 * i, 200 * 2**i, 8000) + hiss(0.5 + 0.2 * i, i, 0.02, 8000)
+        waves = [sound(i) for i in range(4)]
+        return Kind(
+            Voices(8000, 0.3, vocoder=hum), TINY, Recordings(waves, 8000, tuple("abcd")), *waves[:2]
+        )
+    if name == "plain":
+        x = torch.randn(8, 9, 3, generator=torch.Generator().manual_seed(0)) * 3 + 5
+        data = Sequences(x, torch.tensor([9, 7, 8, 6, 9, 7, 5, 9]))
+        return Kind(Plain(), TINY, data, data[[0]], data[[1]])
+    strokes = [drawn(20 - 3 * (i % 3), i) for i in range(6)]
+    return Kind(Strokes(), TINY, strokes, strokes[0], strokes[1])
+
+
+KINDS = ("tables", "films", "voices", "plain", "strokes")
+
+
+def fit(kind, **options):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disentangler, "PRIOR", TrainConfig(2, 4))
+        options = {"progress": False, "held_out": 0.25} | options
+        return Disentangler.fit(kind.many, kind.adapter, kind.preset, **options)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request):
+    made = make(request.param)
+    made.model = fit(made, prior=True)
+    return made
+
+
+def values(thing) -> list:
+    "The numbers of a thing or of several, an array for each."
+    if isinstance(thing, pd.DataFrame):
+        columns = thing.select_dtypes("number")
+        return [columns.to_numpy()]
+    if isinstance(thing, Clips):
+        return [thing.clip(i) for i in range(len(thing))]
+    if isinstance(thing, Recordings):
+        return [wave.numpy() for wave in thing.waves]
+    if isinstance(thing, Sequences):
+        return [x[:length].numpy() for x, length in zip(thing.x, thing.lengths)]
+    if isinstance(thing, list):
+        return sum(map(values, thing), [])
+    return [np.asarray(thing)]
+
+
+def same(a, b) -> bool:
+    return len(values(a)) == len(values(b)) and all(map(np.array_equal, values(a), values(b)))
+
+
+def form(thing) -> tuple:
+    "Everything of a thing but its numbers."
+    shapes = type(thing), [(x.shape, x.dtype) for x in values(thing)]
+    if isinstance(thing, pd.DataFrame):
+        return (
+            shapes[0],
+            list(thing.columns),
+            *(thing[k].astype(str).tolist() for k in ("station", "date")),
+        )
+    if isinstance(thing, Clips | Recordings):
+        return *shapes, thing.names, thing.rate
+    return shapes
+
+
+# ---- pieces
+
+
+def test_things_come_back_from_their_pieces(kind):
+    for things in (kind.one, kind.many):
+        pieces = kind.model.adapter.pieces(things)
+        assert len(pieces) > len(pieces.names) or isinstance(things, Sequences)
+        adapter = kind.model.adapter
+        if isinstance(adapter, Voices):
+            adapter = replace(adapter, vocoder=None)
+        back = adapter.things(pieces.joined(pieces.data.x), pieces)
+        assert form(back) == form(things)
+        for came, went in zip(values(back), values(things)):
+            if isinstance(kind.adapter, Voices):  # phases are guessed: the frames must be near
+                a, b = (adapter.front(torch.as_tensor(x)).exp() for x in (came, went))
+                assert (a - b).norm() < 0.35 * b.norm()
+            else:
+                there = np.isfinite(went)
+                assert np.allclose(came[there], went[there], atol=1e-5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=3), st.integers(0, 30), st.integers(0, 9))
+def test_pieces_cover_every_frame_and_join_to_the_whole(lengths, V, seed):
+    g = torch.Generator().manual_seed(seed)
+    wholes = [torch.randn(T, 2, generator=g) for T in lengths]
+    pieces = in_pieces(wholes, V)
+    for whole, back in zip(wholes, pieces.joined(pieces.data.x)):
+        assert torch.allclose(back, whole, atol=1e-5)
+    longest = V or max(lengths)
+    for thing, T in enumerate(lengths):
+        own = pieces.owner == thing
+        starts, ends = pieces.place[own], (pieces.place + pieces.lengths)[own]
+        assert starts[0] == 0 and ends[-1] == T, "from the first frame to the last"
+        assert (pieces.lengths[own] == min(longest, T)).all(), "none is padded that need not be"
+        assert (starts.diff() <= max(1, longest // 2)).all(), (
+            "each frame but the ends is seen twice"
+        )
+    again = pieces.cut(wholes)
+    assert torch.equal(again, pieces.data.x)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 8), st.integers(1, 20), st.integers(0, 3))
+def test_a_join_has_no_seam(k, half, more):
+    V = 2 * half
+    pieces = in_pieces([torch.zeros(V + k * half + min(more, half - 1), 1)], V)
+    levels = torch.arange(len(pieces)).float()[:, None, None].expand(-1, V, 1)
+    (whole,) = pieces.joined(levels)  # pieces disagree, and fade into each other
+    steps = whole.diff(dim=0)
+    assert (steps >= -1e-5).all() and whole[0] == 0 and whole[-1] == len(pieces) - 1
+    if more == 0 or half == 1:  # the last piece lies half over the one before, as all others do
+        assert steps.max() < 2 / half + 1e-5
+
+
+# ---- codes
+
+
+def test_a_thing_has_one_static_code_the_mean_over_its_frames(kind):
+    model, pieces = kind.model, kind.model.adapter.pieces(kind.many)
+    codes = model.network.encode(model.scale.apply(pieces.data))
+    s, d = model.encode(kind.many)
+    assert tuple(s.index) == pieces.names and s.shape[1] == 4 and d.shape[1] == 2
+    for i, name in enumerate(pieces.names):
+        own = pieces.owner == i
+        mean = np.average(codes.s[own], 0, weights=pieces.lengths[own])
+        assert np.allclose(s.iloc[i], mean, atol=1e-5)
+        assert len(d.loc[name]) == len(pieces.times[i])
+    alone = model.encode(kind.one)
+    assert np.allclose(alone.s.iloc[0], s.iloc[0], atol=1e-5), "others have no part in it"
+    assert np.allclose(alone.d, d.loc[pieces.names[0]], atol=1e-5)
+    assert s.index.name == d.index.names[0] == kind.adapter.index[0]
+
+
+# ---- what one does with them
+
+
+def test_swap_with_itself_is_reconstruction(kind):
+    for things in (kind.one, kind.many):
+        made = kind.model.reconstruct(things, seed=3)
+        assert form(made) == form(things)
+        assert same(kind.model.swap(things, things, seed=3), made)
+        assert not same(kind.model.reconstruct(things, seed=4), made)
+
+
+def test_a_swap_has_length_rate_size_and_form_of_the_dynamic_one(kind):
+    made = kind.model.swap(kind.one, kind.other)
+    assert [x.shape for x in values(made)] == [x.shape for x in values(kind.other)]
+    assert type(made) is type(kind.other)
+    assert all(np.isfinite(x).all() for x in values(made))
+    assert not same(made, kind.model.reconstruct(kind.other)), "s has an effect"
+    assert form(kind.model.swap(kind.one, kind.many)) == form(kind.many)
+
+
+def test_nothing_moved_is_reconstruction(kind):
+    model, whole = kind.model, kind.model.reconstruct(kind.one)
+    for code in ("s", "d"):
+        there, still, back = model.walk(kind.one, 0, [-2, 0, 2], code)
+        assert same(still, whole) and not same(there, back) and form(there) == form(kind.one)
+    assert not same(*(model.walk(kind.one, i, [2])[0] for i in (0, 1)))
+    start, middle, end = model.morph(kind.one, kind.other, [0, 0.5, 1])
+    assert same(start, whole) and not same(middle, start) and not same(middle, end)
+    assert same(end, model.swap(kind.other, kind.one))
+
+
+def test_a_thing_is_nearest_to_itself(kind):
+    names = kind.model.adapter.pieces(kind.many).names
+    for code in ("s", "d"):
+        found = kind.model.nearest(kind.one, kind.many, code)
+        assert found.index[0] == names[0] and set(found.index) == set(names)
+        assert found.iloc[0] < 1e-3 < found.iloc[1] and found.is_monotonic_increasing
+
+
+def test_samples_are_as_long_as_pieces_and_need_a_prior(kind):
+    model = kind.model
+    made = model.sample(3, seed=1)
+    assert type(made) is type(kind.many) and same(made, model.sample(3, seed=1))
+    assert not same(made, model.sample(3, seed=2))
+    assert all(np.isfinite(x).all() for x in values(made))
+    if not isinstance(made, pd.DataFrame):
+        assert len(values(made)) == 3
+    if isinstance(made, Recordings | Clips):
+        assert made.rate == kind.many.rate
+    with pytest.raises(ValueError, match="no prior to sample from; call model.fit_prior"):
+        replace(model, prior=None).sample()
+
+
+@pytest.mark.parametrize("name", ["plain"])
+def test_what_cannot_be_asked(name):
+    kind = make(name)
+    model = fit(kind)
+    for call, message in (
+        (lambda: model.walk(kind.one, code="x"), "code must be 's' or 'd', got 'x'"),
+        (lambda: model.nearest(kind.one, kind.many, "x"), "code must be 's' or 'd', got 'x'"),
+        (lambda: model.walk(kind.one, 4), r"direction 4 does not exist; there are 0\.\.3"),
+        (
+            lambda: model.walk(kind.one, 2, code="d"),
+            r"direction 2 does not exist; there are 0\.\.1",
+        ),
+        (lambda: model.morph(kind.many, kind.one), "one thing to another, got 8 and 1"),
+        (lambda: model.nearest(kind.many, kind.many), "one thing, got 8"),
+        (
+            lambda: model.swap(kind.many, kind.one),
+            "8 things to take s from and 1 .* do not pair up",
+        ),
+        (lambda: replace(model, directions=None).walk(kind.one), "no directions"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_things_of_another_modality_are_refused(kind):
+    for name in KINDS:
+        stranger = make(name)
+        if type(stranger.adapter) is not type(kind.adapter):
+            for thing in (stranger.one, stranger.many):
+                with pytest.raises(ValueError):
+                    kind.model.encode(thing)
+
+
+# ---- kept in a folder
+
+
+def test_what_is_saved_gives_the_same_bits(kind, tmp_path):
+    kind.model.save(tmp_path)
+    more = {"vocoder": hum} if isinstance(kind.adapter, Voices) else {}
+    again = Disentangler.load(tmp_path, type(kind.adapter), **more)
+    for call in (
+        lambda model: model.swap(kind.one, kind.other, seed=1),
+        lambda model: model.walk(kind.one, 1, [1], "d"),
+        lambda model: model.sample(2, seed=5),
+    ):
+        assert same(call(again), call(kind.model))
+    for a, b in zip(again.encode(kind.many), kind.model.encode(kind.many)):
+        pd.testing.assert_frame_equal(a, b, check_exact=True)
+    assert again.adapter == kind.model.adapter and again.sampling == kind.model.sampling
+    assert again.nearest(kind.one, kind.many).equals(kind.model.nearest(kind.one, kind.many))
+    pd.testing.assert_frame_equal(again.worth, kind.model.worth, check_exact=True)
+    assert again.curve == kind.model.curve and len(again.curve) > 0
+    for other in {Plain, Films} - {type(kind.adapter)}:
+        with pytest.raises(
+            ValueError, match=f"of {type(kind.adapter).__name__}, expected {other.__name__}"
+        ):
+            Disentangler.load(tmp_path, other)
+
+
+def leaves(tree, path=()):
+    "Where each number and word of a JSON tree stands."
+    if isinstance(tree, dict | list):
+        for key, branch in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from leaves(branch, (*path, key))
+    else:
+        yield path, tree
+
+
+def altered(tree, path, leaf):
+    tree = json.loads(json.dumps(tree))
+    branch = tree
+    for key in path[:-1]:
+        branch = branch[key]
+    branch[path[-1]] = leaf
+    return tree
+
+
+def test_an_altered_number_is_refused(kind, tmp_path):
+    kind.model.save(tmp_path)
+    files = sorted(tmp_path.glob("*.json"))
+    assert [file.stem for file in files] == ["disentangler", "model", "prior"]
+    for file in files:
+        content = file.read_text()
+        tree = json.loads(content)
+        changes = 0
+        for path, leaf in leaves(tree):
+            if isinstance(leaf, int | float) and path != ("format",):
+                file.write_text(
+                    json.dumps(
+                        altered(tree, path, (not leaf) if isinstance(leaf, bool) else leaf * 2 + 1)
+                    )
+                )
+                with pytest.raises(ValueError, match=f"{file.name} was altered"):
+                    Disentangler.load(tmp_path, type(kind.adapter))
+                changes += 1
+        assert changes > 0
+        file.write_text(json.dumps(tree))  # laid out in another way, it says the same
+        Disentangler.load(tmp_path, type(kind.adapter))
+
+
+def test_a_folder_belongs_to_one_source(kind, tmp_path):
+    kept = fit(kind, folder=tmp_path)
+    again = fit(kind, folder=tmp_path)  # done already
+    assert same(again.reconstruct(kind.one), kept.reconstruct(kind.one))
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    other = replace(kind, adapter=Plain(), many=make("plain").many[1:], preset=TINY)
+    with pytest.raises(ValueError, match="other data, or of another way to read them"):
+        fit(other, folder=tmp_path)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_a_prior_goes_when_another_model_is_saved_over_it(tmp_path):
+    kind = make("plain")
+    fit(kind, prior=True).save(tmp_path)
+    fit(kind).save(tmp_path)
+    assert Disentangler.load(tmp_path, Plain).prior is None
+
+
+def test_nothing_is_written_for_a_fit_that_cannot_be(kind, tmp_path):
+    home = tmp_path / "m"
+    for options in ({"held_out": 1.0}, {"held_out": 0.01}, {"held_out": -0.1}):
+        with pytest.raises(ValueError, match="held_out|too few"):
+            fit(kind, folder=home, **options)
+    assert not home.exists()
