@@ -119,6 +119,7 @@ results: $(STAMP) ## repeat the runs behind the README's tables (many hours on a
 	@for run in $(SCENES); do set -- $$run "static first"; \
 		$(BIN)/diffsda run $$1 -p fast False -p recipe "$$2" -o "reports/$$1-$$2" || exit 1; done
 	@$(BIN)/diffsda run video -p fast False
+	@$(BIN)/diffsda run recipes -p fast False
 
 site: $(STAMP) ## build the course as a static site in _docs/html, from stored outputs: no notebook is run
 	@$(BIN)/python site/course.py _docs/source
