@@ -20,10 +20,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .data import Scale, Sequences, draw_strings
-from .disentangler import Adapter, Pieces, in_pieces
+from .disentangler import Adapter, Excerpt, Pieces, cuts, in_pieces
 from .prepared import open_prepared
 from .presets import Preset
 from .training import TrainConfig
+from .viz import moving
 
 # %% ../nbs/20_video.ipynb #ad62d98a
 @dataclass(frozen=True, eq=False)
@@ -486,6 +487,30 @@ class Films(Adapter):
             return made[0]
         starts = np.append(0, np.cumsum([len(x) for x in made]))
         return Clips(np.concatenate(made), starts, like.names, self.rate / self.stride)
+
+    def excerpts(self, things, most: int = 200) -> list[Excerpt]:
+        clips, _ = self.read(things)
+        for i in np.flatnonzero(clips.lengths <= (self.V - 1) * self.stride):
+            self.pieces(clips[[i]])  # says what is wrong with it
+        size = 2 * self.V * self.stride
+        return [
+            Excerpt(
+                clips.names[i],
+                f"{start / clips.rate:g} s" if clips.lengths[i] >= 2 * size else "",
+                clips.clip(i)[start : start + size],
+            )
+            for i, start in cuts(clips.lengths.tolist(), size, most)
+        ]
+
+    def show(self, things: dict) -> dict:  # title -> bytes (T, C, H, W); title -> HTML
+        "Each clip as a moving picture, at most 8 frames a second."
+        shortest = min(map(len, things.values()))  # what a model of every second frame has made
+        in_step = lambda clip: clip[:: self.stride] if len(clip) > shortest else clip
+        rate = min(8, self.rate / self.stride)
+        return {
+            title: moving(in_step(clip), f"{title}: a moving picture of {len(clip)} frames", rate)
+            for title, clip in things.items()
+        }
 
     def facts(self) -> dict:
         known = ("V", "stride", "size", "rate", "frame")
