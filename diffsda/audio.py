@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['check_wave', 'Recordings', 'string_recordings', 'read_recording', 'read_recordings', 'LogMel', 'Linear',
-           'show_spectrograms', 'to_wave', 'hifigan', 'players', 'Chunks', 'pooled', 'Voices',
+           'show_spectrograms', 'to_wave', 'hifigan', 'player', 'players', 'Chunks', 'pooled',
            'mel_cepstral_distortion', 'intelligibility']
 
 # %% ../nbs/30_audio.ipynb #271bba55
@@ -27,10 +27,11 @@ import torchaudio
 from torch import Tensor, nn
 
 from .data import Scale, Sequences, draw_strings
-from .disentangler import Adapter, Pieces, in_pieces
+from .disentangler import Adapter, Excerpt, Pieces, cuts, in_pieces
 from .encoder import Factors
 from .sets import Preset
 from .training import TrainConfig
+from .viz import pictures
 
 # %% ../nbs/30_audio.ipynb #5cb21e0d
 def check_wave(wave: Tensor, name: str):
@@ -398,6 +399,22 @@ def hifigan(
     return lambda frames: torch.no_grad()(network)(frames)
 
 # %% ../nbs/30_audio.ipynb #e06c39dd
+def player(
+    wave: Tensor,  # (samples,) in -1..1
+    rate: int,  # Hz
+    title: str = "",  # for who cannot see beside what it stands
+) -> str:  # HTML
+    "A player that holds its own sound, as mp3."
+    data = io.BytesIO()
+    rate_out = rate if rate in (8000, 16_000, 22_050, 24_000, 44_100, 48_000) else 16_000
+    if rate_out != rate:
+        wave = torchaudio.functional.resample(wave, rate, rate_out)
+    soundfile.write(data, wave.clamp(-1, 1).numpy(), rate_out, format="MP3")
+    held = "data:audio/mpeg;base64," + base64.b64encode(data.getvalue()).decode()
+    name = f' aria-label="{html.escape(title)}"' if title else ""
+    return f'<audio controls{name} preload="metadata" src="{held}" style="width:15em;max-width:100%"></audio>'
+
+
 def players(
     waves: dict,  # title -> (samples,) in -1..1
     rate: int,  # Hz
@@ -405,18 +422,11 @@ def players(
     "A row of players with their titles, for a notebook or a report; the sound travels inside the page, as mp3."
     from IPython.display import HTML
 
-    cells = []
-    for title, wave in waves.items():
-        data = io.BytesIO()
-        rate_out = rate if rate in (8000, 16_000, 22_050, 24_000, 44_100, 48_000) else 16_000
-        if rate_out != rate:
-            wave = torchaudio.functional.resample(wave, rate, rate_out)
-        soundfile.write(data, wave.clamp(-1, 1).numpy(), rate_out, format="MP3")
-        source = "data:audio/mpeg;base64," + base64.b64encode(data.getvalue()).decode()
-        cells.append(
-            f'<figure style="display:inline-block;margin:0 1em 0.5em 0"><figcaption>{html.escape(title)}</figcaption>'
-            f'<audio controls preload="metadata" src="{source}" style="width:15em"></audio></figure>'
-        )
+    cells = [
+        f'<figure style="display:inline-block;margin:0 1em 0.5em 0"><figcaption>{html.escape(title)}</figcaption>'
+        f"{player(wave, rate)}</figure>"
+        for title, wave in waves.items()
+    ]
     return HTML("<div>" + "".join(cells) + "</div>")
 
 # %% ../nbs/30_audio.ipynb #fa9ad0e7
@@ -597,8 +607,31 @@ class Voices(Adapter):
             made.append(nn.functional.pad(wave.clamp(-1, 1)[:size], (0, max(0, size - len(wave)))))
         return made[0] if like.alone else Recordings(made, self.rate, like.names)
 
+<<<<<<< ours
     def write(self, thing: Tensor, path: Path):
         soundfile.write(path, thing.numpy(), self.rate)
+=======
+    def excerpts(self, things, most: int = 200) -> list[Excerpt]:  # of three pieces
+        recordings, _ = self.read(things)
+        for i in (recordings.seconds < 0.1).nonzero()[:, 0]:
+            self.pieces(recordings[[i]])  # says what is wrong with it
+        size, lengths = round(3 * self.seconds * self.rate), list(map(len, recordings.waves))
+        found = []
+        for i, start in cuts(lengths, size, most):
+            wave = recordings.wave(i)[start : start + size]
+            if wave.min() < wave.max():  # silence has no frames to speak of
+                at = f"{start / self.rate:g} s" if lengths[i] >= 2 * size else ""
+                found.append(Excerpt(recordings.names[i], at, wave))
+        return found
+
+    def show(self, things: dict) -> dict:  # title -> (samples,); title -> HTML
+        "Each wave as a picture of its frames, dark where it is silent, and a player under it."
+        frames = {title: self.front(wave) for title, wave in things.items()}
+        seen = pictures(frames, heat=True)
+        return {
+            title: seen[title] + player(wave, self.rate, title) for title, wave in things.items()
+        }
+>>>>>>> theirs
 
     def facts(self) -> dict:
         known = asdict(replace(self, vocoder=None))

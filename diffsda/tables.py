@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STATIONS', 'SHORT', 'OWN', 'example_table', 'Layout', 'nearest', 'value_columns', 'date_format_of', 'times_of',
-           'Record', 'records', 'binned', 'check_regular', 'read_table', 'as_frame', 'cut', 'sequences', 'Tables']
+           'Record', 'records', 'binned', 'check_regular', 'read_table', 'as_frame', 'cut', 'sequences']
 
 # %% ../nbs/42_tables.ipynb #6228a400
 import difflib
@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import matplotlib.dates as mdates
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -23,6 +25,7 @@ from .data import Sequences
 from .disentangler import Adapter, Pieces, in_pieces
 from .sets import Preset
 from .training import TrainConfig
+from .viz import STYLE, still
 
 # %% ../nbs/42_tables.ipynb #f0b1247b
 STATIONS = {  # mean flow (L/s) and pressure at rest (bar)
@@ -489,8 +492,56 @@ class Tables(Layout, Adapter):
             tables.append(table)
         return pd.concat(tables, ignore_index=True)
 
+<<<<<<< ours
     def write(self, thing: pd.DataFrame, path: Path):
         if path.suffix == ".csv":
             thing.to_csv(path, index=False)
         else:
             thing.to_parquet(path, index=False)
+=======
+    def labels(self, things, name: str) -> dict:  # group -> label
+        "What a column tells of each group. Raises ValueError if it is not there, or changes within a group."
+        table, layout = as_frame(things, self)
+        if name not in table:
+            raise ValueError(f"the table has no column {name!r}; {nearest(name, table)}")
+        whose = table[layout.group].astype(str) if layout.group else pd.Series("all", table.index)
+        told = table[name].groupby(whose).unique()
+        for group, values in told.items():
+            if len(values) > 1:
+                raise ValueError(
+                    f"column {name!r} changes within group {group!r}: {values[0]!r}, {values[1]!r}; a label is of a group as a whole"
+                )
+        return {group: values[0] for group, values in told.items()}
+
+    def show(self, things: dict) -> dict:  # title -> a data frame; title -> HTML
+        "Each table as lines, a panel for each of its first three columns."
+        columns = list(self.values[:3])
+        every = pd.concat([table[columns] for table in things.values()])
+        edge = 0.05 * (every.max() - every.min()) + 1e-9
+        made = {}
+        for title, table in things.items():
+            with plt.rc_context(STYLE):
+                fig, axes = plt.subplots(
+                    len(columns),
+                    figsize=(2.6, 0.5 + 0.8 * len(columns)),
+                    sharex=True,
+                    squeeze=False,
+                )
+            dated = self.time in table and pd.api.types.is_datetime64_any_dtype(table[self.time])
+            x = table[self.time] if self.time in table else range(len(table))
+            for ax, name in zip(axes[:, 0], columns):
+                ax.plot(x, table[name], lw=1)
+                ax.set_ylim(every[name].min() - edge[name], every[name].max() + edge[name])
+                ax.set_ylabel(name, fontsize="small")
+            axis = axes[-1, 0].xaxis
+            if dated:
+                axis.set_major_locator(mdates.AutoDateLocator(maxticks=4))
+                axis.set_major_formatter(mdates.ConciseDateFormatter(axis.get_major_locator()))
+            more = (
+                f"the first 3 of {len(self.values)} columns" if len(self.values) > 3 else "columns"
+            )
+            made[title] = still(
+                fig, f"{title}: {more} {', '.join(columns)} over {len(table)} steps"
+            )
+        return made
+>>>>>>> theirs

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMAGES', 'FILMS', 'SMALL', 'Clips', 'read_clip', 'read_clips', 'write_film', 'open_clips', 'Windows', 'string_clips',
-           'flips_and_jitter', 'Pixels', 'Films']
+           'flips_and_jitter', 'Pixels']
 
 # %% ../nbs/20_video.ipynb #850dbdd0
 import re
@@ -20,10 +20,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .data import Scale, Sequences, draw_strings
-from .disentangler import Adapter, Pieces, in_pieces
-from .sets import Preset, open_prepared
-from .training import TrainConfig
+from diffsda.data import Scale, Sequences, draw_strings
+<<<<<<< ours
+from diffsda.disentangler import Adapter, Pieces, in_pieces
+from diffsda.sets import Preset, open_prepared
+=======
+from diffsda.disentangler import Adapter, Excerpt, Pieces, cuts, in_pieces
+from diffsda.prepared import open_prepared
+from diffsda.presets import Preset
+>>>>>>> theirs
+from diffsda.training import TrainConfig
+from diffsda.viz import moving
 
 # %% ../nbs/20_video.ipynb #ad62d98a
 @dataclass(frozen=True, eq=False)
@@ -524,10 +531,36 @@ class Films(Adapter):
         starts = np.append(0, np.cumsum([len(x) for x in made]))
         return Clips(np.concatenate(made), starts, like.names, self.rate / self.stride)
 
+<<<<<<< ours
     def write(self, thing: np.ndarray, path: Path):  # (T, C, H, W); small frames are enlarged
         times = -(-256 // max(thing.shape[2:]))  # a whole number, so that it can be read back
         large = thing.repeat(times, 2).repeat(times, 3).transpose(0, 2, 3, 1)
         write_film(large, path, self.rate / self.stride)
+=======
+    def excerpts(self, things, most: int = 200) -> list[Excerpt]:
+        clips, _ = self.read(things)
+        for i in np.flatnonzero(clips.lengths <= (self.V - 1) * self.stride):
+            self.pieces(clips[[i]])  # says what is wrong with it
+        size = 2 * self.V * self.stride
+        return [
+            Excerpt(
+                clips.names[i],
+                f"{start / clips.rate:g} s" if clips.lengths[i] >= 2 * size else "",
+                clips.clip(i)[start : start + size],
+            )
+            for i, start in cuts(clips.lengths.tolist(), size, most)
+        ]
+
+    def show(self, things: dict) -> dict:  # title -> bytes (T, C, H, W); title -> HTML
+        "Each clip as a moving picture, at most 8 frames a second."
+        shortest = min(map(len, things.values()))  # what a model of every second frame has made
+        in_step = lambda clip: clip[:: self.stride] if len(clip) > shortest else clip
+        rate = min(8, self.rate / self.stride)
+        return {
+            title: moving(in_step(clip), f"{title}: a moving picture of {len(clip)} frames", rate)
+            for title, clip in things.items()
+        }
+>>>>>>> theirs
 
     def facts(self) -> dict:
         known = ("V", "stride", "size", "rate", "frame")

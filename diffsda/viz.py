@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'STYLE', 'draw_sequence', 'show_series', 'show_frames', 'filmstrip', 'swap_grid', 'Animation', 'animate',
-           'animate_swaps', 'compare', 'loss_curve', 'heat_table', 'slider', 'LivePlot']
+           'animate_swaps', 'compare', 'loss_curve', 'heat_table', 'slider', 'LivePlot', 'still', 'moving', 'pictures']
 
 # %% ../nbs/00_viz.ipynb #80de11e6
 import base64
+import html
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -453,3 +454,53 @@ class LivePlot:
             self.handle = display.display(picture, display_id=True)
         else:
             self.handle.update(picture)
+
+# %% ../nbs/00_viz.ipynb #d2d33edc
+def _img(data: bytes, kind: str, alt: str, least: float) -> str:
+    if not alt.strip():
+        raise ValueError("alt must say what the picture shows, for readers who cannot see it")
+    held = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return f'<img alt="{html.escape(alt)}" style="min-width:{least}rem" src="{held}">'
+
+
+def still(
+    figure: Figure,  # closed afterwards
+    alt: str,  # what it shows, in a sentence
+    least: float = 9,  # width on the narrowest screen, in letters' heights (rem)
+) -> str:  # HTML
+    "An image of a figure that holds its own data. Raises ValueError without `alt`."
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=100, metadata={"Software": None})
+    plt.close(figure)
+    return _img(data.getvalue(), "png", alt, least)
+
+
+def moving(
+    clip,  # (V, C, H, W) images, C 1 or 3, values 0..1 or bytes
+    alt: str,  # what it shows, in a sentence
+    rate: float = 8,  # frames per second
+) -> str:  # HTML
+    "A looped film that holds its own data. Raises ValueError for what is no images, and without `alt`."
+    zoom = max(1, round(96 / np.shape(clip)[-2]))
+    frames = (255 * _images(clip)).round().astype(np.uint8).repeat(zoom, 1).repeat(zoom, 2)
+    first, *others = map(Image.fromarray, frames)
+    data, options = io.BytesIO(), {"duration": round(1000 / rate), "loop": 0, "quality": 80}
+    first.save(data, "WEBP", save_all=True, append_images=others, **options)
+    return _img(data.getvalue(), "webp", alt, 5)
+
+
+def pictures(
+    sequences: dict,  # title -> (V, F) lines, (V, P) heat map, or (V, C, H, W) images 0..1
+    heat: bool = False,  # heat maps instead of lines
+) -> dict:  # title -> HTML
+    "An image of each sequence, all in the same range. Raises ValueError for a sequence of another number of axes."
+    limits, made = _limits(*sequences.values()), {}
+    for title, x in sequences.items():
+        x = _array(x)
+        fig, axes = _panels(1, 1, 2.6, _height(x[None], 2.6, 1.9))
+        draw_sequence(axes[0, 0], x, heat, limits)
+        axes[0, 0].set(xticks=[], yticks=[] if heat or x.ndim == 4 else axes[0, 0].get_yticks())
+        if x.ndim < 4 and not heat:
+            axes[0, 0].set_ylim(limits)  # ticks outside must not widen the range
+        made[title] = still(fig, f"{title}: {len(x)} frames, time to the right")
+    return made
