@@ -201,7 +201,8 @@ def build_app(
             paths = [Path(folder.name) / f"{kind.word}{end}" for end in kind.ends]
             for path in paths:
                 write_thing(made, path, model.adapter)
-        return kind.shown(made, paths[0], *given, model.adapter), *map(str, paths)
+        keep = [gr.DownloadButton(value=str(path), interactive=True) for path in paths]
+        return kind.shown(made, paths[0], *given, model.adapter), *keep
 
     with gr.Blocks(
         title=f"diffsda: {kind.word}s", analytics_enabled=False, delete_cache=(3600, 86400)
@@ -209,9 +210,9 @@ def build_app(
         gr.Markdown(f"# A model of {kind.word}s\nIt runs on this machine; nothing leaves it.")
         given = []
         with gr.Row():
-            for label in ("First: lends s, what stays", "Second: has d, what happens"):
-                with gr.Column():
-                    drop = part(kind.drop, label)
+            for box, role in (("first", "lends s, what stays"), ("second", "has d, what happens")):
+                with gr.Column(elem_id=box):
+                    drop = part(kind.drop, f"{box.capitalize()}: {role}")
                     which = gr.Dropdown(visible=False, label=f"{kind.word} to use of this file")
                 things, one = gr.State({}), gr.State()
                 drop.change(take, drop, [things, which, one], **turn)
@@ -227,10 +228,13 @@ def build_app(
                     0, 1, 0, step=0.05, label="morph: s of the second (0), of the first (1)"
                 )
                 along_s, along_d = (_sliders(model, code, directions) for code in ("s", "d"))
-            with gr.Column():
+            with gr.Column(elem_id="made"):
                 look = part(kind.look, f"made {kind.word}")
                 with gr.Row():
-                    keep = [gr.DownloadButton(f"Download as {end[1:]}") for end in kind.ends]
+                    keep = [
+                        gr.DownloadButton(f"Download as {end[1:]}", interactive=False)
+                        for end in kind.ends
+                    ]
         sliders = [morph, *along_s, *along_d]
         done = {"fn": make, "inputs": [*given, *sliders], "outputs": [look, *keep], **turn}
         for slider in sliders:
