@@ -95,7 +95,7 @@ def test_drop_two_swap_move_a_slider_keep_and_be_told(kind, tmp_path):
 
         page.locator("#first button[aria-label='Clear']").first.click()
         broken = tmp_path / f"broken{end}"
-        broken.write_bytes(b"no such thing")
+        broken.write_bytes(b"broken")
         drop(page, "first", broken)
         told = page.locator(".toast-body").first
         told.wait_for()
@@ -123,7 +123,7 @@ def test_page_listens_here_only_and_refuses_what_is_too_large(tmp_path):
 
 
 def test_a_model_of_other_things_and_a_missing_gradio_are_told(monkeypatch):
-    other = fit(toy_splits("bump", 8, 8)[0], **TINY)
+    other = fit(toy_splits("bump", (8, 8, 8))[0], **TINY)
     with pytest.raises(ValueError, match="Plain"):
         app.build_app(other)
     monkeypatch.setitem(sys.modules, "gradio", None)
