@@ -13,7 +13,7 @@ import walk
 
 from diffsda import app
 from diffsda.commands import write_thing
-from diffsda.data import toy_splits
+from diffsda.disentangler import Disentangler, Plain
 from diffsda.own import fit
 from diffsda.scenes import example_clips
 from diffsda.tables import example_table
@@ -123,7 +123,7 @@ def test_page_listens_here_only_and_refuses_what_is_too_large(tmp_path):
 
 
 def test_a_model_of_other_things_and_a_missing_gradio_are_told(monkeypatch):
-    other = fit(toy_splits("bump", (8, 8, 8))[0], **TINY)
+    other = Disentangler(None, None, Plain())
     with pytest.raises(ValueError, match="Plain"):
         app.build_app(other)
     monkeypatch.setitem(sys.modules, "gradio", None)
