@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['check_wave', 'Recordings', 'string_recordings', 'read_recording', 'read_recordings', 'LogMel', 'Linear',
-           'show_spectrograms', 'to_wave', 'hifigan', 'player', 'players', 'Chunks', 'pooled',
+           'show_spectrograms', 'to_wave', 'hifigan', 'player', 'players', 'Chunks', 'pooled', 'Voices',
            'mel_cepstral_distortion', 'intelligibility']
 
 # %% ../nbs/30_audio.ipynb #271bba55
@@ -607,10 +607,9 @@ class Voices(Adapter):
             made.append(nn.functional.pad(wave.clamp(-1, 1)[:size], (0, max(0, size - len(wave)))))
         return made[0] if like.alone else Recordings(made, self.rate, like.names)
 
-<<<<<<< ours
     def write(self, thing: Tensor, path: Path):
         soundfile.write(path, thing.numpy(), self.rate)
-=======
+
     def excerpts(self, things, most: int = 200) -> list[Excerpt]:  # of three pieces
         recordings, _ = self.read(things)
         for i in (recordings.seconds < 0.1).nonzero()[:, 0]:
@@ -631,7 +630,6 @@ class Voices(Adapter):
         return {
             title: seen[title] + player(wave, self.rate, title) for title, wave in things.items()
         }
->>>>>>> theirs
 
     def facts(self) -> dict:
         known = asdict(replace(self, vocoder=None))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STATIONS', 'SHORT', 'OWN', 'example_table', 'Layout', 'nearest', 'value_columns', 'date_format_of', 'times_of',
-           'Record', 'records', 'binned', 'check_regular', 'read_table', 'as_frame', 'cut', 'sequences']
+           'Record', 'records', 'binned', 'check_regular', 'read_table', 'as_frame', 'cut', 'sequences', 'Tables']
 
 # %% ../nbs/42_tables.ipynb #6228a400
 import difflib
@@ -492,13 +492,12 @@ class Tables(Layout, Adapter):
             tables.append(table)
         return pd.concat(tables, ignore_index=True)
 
-<<<<<<< ours
     def write(self, thing: pd.DataFrame, path: Path):
         if path.suffix == ".csv":
             thing.to_csv(path, index=False)
         else:
             thing.to_parquet(path, index=False)
-=======
+
     def labels(self, things, name: str) -> dict:  # group -> label
         "What a column tells of each group. Raises ValueError if it is not there, or changes within a group."
         table, layout = as_frame(things, self)
@@ -544,4 +543,3 @@ class Tables(Layout, Adapter):
                 fig, f"{title}: {more} {', '.join(columns)} over {len(table)} steps"
             )
         return made
->>>>>>> theirs

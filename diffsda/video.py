@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMAGES', 'FILMS', 'SMALL', 'Clips', 'read_clip', 'read_clips', 'write_film', 'open_clips', 'Windows', 'string_clips',
-           'flips_and_jitter', 'Pixels']
+           'flips_and_jitter', 'Pixels', 'Films']
 
 # %% ../nbs/20_video.ipynb #850dbdd0
 import re
@@ -20,17 +20,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from diffsda.data import Scale, Sequences, draw_strings
-<<<<<<< ours
-from diffsda.disentangler import Adapter, Pieces, in_pieces
-from diffsda.sets import Preset, open_prepared
-=======
-from diffsda.disentangler import Adapter, Excerpt, Pieces, cuts, in_pieces
-from diffsda.prepared import open_prepared
-from diffsda.presets import Preset
->>>>>>> theirs
-from diffsda.training import TrainConfig
-from diffsda.viz import moving
+from .data import Scale, Sequences, draw_strings
+from .disentangler import Adapter, Excerpt, Pieces, cuts, in_pieces
+from .sets import Preset, open_prepared
+from .training import TrainConfig
+from .viz import moving
 
 # %% ../nbs/20_video.ipynb #ad62d98a
 @dataclass(frozen=True, eq=False)
@@ -531,12 +525,11 @@ class Films(Adapter):
         starts = np.append(0, np.cumsum([len(x) for x in made]))
         return Clips(np.concatenate(made), starts, like.names, self.rate / self.stride)
 
-<<<<<<< ours
     def write(self, thing: np.ndarray, path: Path):  # (T, C, H, W); small frames are enlarged
         times = -(-256 // max(thing.shape[2:]))  # a whole number, so that it can be read back
         large = thing.repeat(times, 2).repeat(times, 3).transpose(0, 2, 3, 1)
         write_film(large, path, self.rate / self.stride)
-=======
+
     def excerpts(self, things, most: int = 200) -> list[Excerpt]:
         clips, _ = self.read(things)
         for i in np.flatnonzero(clips.lengths <= (self.V - 1) * self.stride):
@@ -560,7 +553,6 @@ class Films(Adapter):
             title: moving(in_step(clip), f"{title}: a moving picture of {len(clip)} frames", rate)
             for title, clip in things.items()
         }
->>>>>>> theirs
 
     def facts(self) -> dict:
         known = ("V", "stride", "size", "rate", "frame")
