@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FIRST', 'comments_of', 'add_options', 'write_whole', 'check_output', 'write_thing', 'read_thing', 'train_command',
            'encode_command', 'reconstruct_command', 'swap_command', 'walk_command', 'morph_command', 'sample_command',
-           'nearest_command', 'data_command', 'add_commands']
+           'report_command', 'app_command', 'nearest_command', 'data_command', 'add_commands']
 
 # %% ../nbs/43_commands.ipynb #ee28bde5
 import argparse
@@ -267,6 +267,25 @@ def sample_command(args: argparse.Namespace) -> int:
     return 0
 
 
+def report_command(args: argparse.Namespace) -> int:
+    "The exit status of `diffsda report`: 0 once the page is written."
+    from diffsda.report import report
+
+    model = load(args.folder)
+    labels = args.labels or None
+    report(model, args.source, args.output, labels, args.seed, not args.quiet)
+    print(f"report: {args.output}")
+    return 0
+
+
+def app_command(args: argparse.Namespace) -> int:
+    "The exit status of `diffsda app`: 0 once it is ended by Ctrl-C."
+    from diffsda.app import serve
+
+    serve(load(args.folder), args.port)
+    return 0
+
+
 def nearest_command(args: argparse.Namespace) -> int:
     "The exit status of `diffsda nearest`: 0 once the nearest things are printed."
     model = load(args.folder)
@@ -294,7 +313,7 @@ def data_command(args: argparse.Namespace) -> int:
 
 # %% ../nbs/43_commands.ipynb #5cb01166
 def add_commands(commands):  # what ArgumentParser.add_subparsers gives
-    "Adds train, encode, reconstruct, swap, walk, morph, sample, nearest and data to a command line."
+    "Adds train, encode, reconstruct, swap, walk, morph, sample, nearest, report, app and data to a command line."
     model = argparse.ArgumentParser(add_help=False)
     model.add_argument("folder", metavar="model", help="a folder, made by train")
     thing = argparse.ArgumentParser(add_help=False)
@@ -347,6 +366,17 @@ def add_commands(commands):  # what ArgumentParser.add_subparsers gives
     near = add("nearest", nearest_command, [model, thing, code], what, "")
     near.add_argument("among", help="a folder, or a table of several groups")
     near.add_argument("-n", type=int, default=10, help="how many (default: 10)")
+
+    what = "write a page about your data: what the codes explain, swaps, walks, a map, what leaks"
+    page = add("report", report_command, [model], what, "FILE.html")
+    page.add_argument("source", help="data of the kind that the model was trained on")
+    told = "a column of a table, or a .csv file from names to labels: what leaks is asked for each"
+    page.add_argument("--labels", default="", help=told)
+    page.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
+    page.add_argument("--quiet", action="store_true", help="no progress bar")
+    what = "open a page on this machine: drop two things, press swap, move sliders"
+    page = add("app", app_command, [model], what, "")
+    page.add_argument("--port", type=int, default=7860, help="of 127.0.0.1 (default: 7860)")
 
     data = commands.add_parser("data", help="list the data sets, or get one")
     data.add_argument("what", nargs="?", choices=("list", "get"), default="list")

@@ -18,7 +18,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from .metrics import leakage
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -27,6 +26,7 @@ from .disentangler import Disentangler, Excerpt, in_pieces, worth
 from .encoder import Factors
 from .explore import Directions
 from .own import ADAPTERS, SOUNDS, modality_of
+from .probes import leakage
 from .tables import read_table
 from .training import TrainConfig
 from .video import FILMS
