@@ -7,7 +7,7 @@ __all__ = ['FIRST', 'comments_of', 'add_options', 'write_whole', 'check_output',
            'encode_command', 'reconstruct_command', 'swap_command', 'walk_command', 'morph_command', 'sample_command',
            'report_command', 'app_command', 'nearest_command', 'data_command', 'add_commands']
 
-# %% ../nbs/43_commands.ipynb #ee28bde5
+# %% ../nbs/43_commands.ipynb #d2458df0
 import argparse
 import importlib.util
 import inspect
@@ -19,6 +19,7 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,7 @@ def encode_command(args: argparse.Namespace) -> int:
         print(f"codes: {output / name}.csv")
     return 0
 
-
+# %% ../nbs/43_commands.ipynb #64da1883
 def _open(args: argparse.Namespace, *things: str) -> tuple[Disentangler, list, dict]:
     "The model, what it shall read, and how it samples; the output is checked first."
     model = load(args.folder)
@@ -222,7 +223,7 @@ def _written(thing, path: str | Path, model: Disentangler) -> int:
     print(f"written: {path}")
     return 0
 
-
+# %% ../nbs/43_commands.ipynb #9df24069
 def reconstruct_command(args: argparse.Namespace) -> int:
     "The exit status of `diffsda reconstruct`: 0 once the file is written."
     model, (thing,), sampling = _open(args, args.thing)
@@ -266,7 +267,7 @@ def sample_command(args: argparse.Namespace) -> int:
         _written(drawn[[i]], path.with_name(f"{path.stem}_{i}{path.suffix}"), model)
     return 0
 
-
+# %% ../nbs/43_commands.ipynb #d85df6a8
 def report_command(args: argparse.Namespace) -> int:
     "The exit status of `diffsda report`: 0 once the page is written."
     from diffsda.report import report
@@ -311,7 +312,31 @@ def data_command(args: argparse.Namespace) -> int:
             words += [f"--{option}", getattr(args, option)]
     return subprocess.run([sys.executable, script, *words]).returncode
 
-# %% ../nbs/43_commands.ipynb #5cb01166
+# %% ../nbs/43_commands.ipynb #ea04e68d
+def _command(
+    commands, name: str, function: Callable, parents: list, help: str, output: str = "FILE"
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, parents=parents, help=help, description=help)
+    if output:
+        command.add_argument("-o", "--output", required=True, metavar=output)
+    command.set_defaults(function=function)
+    return command
+
+
+def _add_train(commands):
+    what = "make a model of your own data"
+    train = _command(commands, "train", train_command, [], what, "FOLDER")
+    train.add_argument("source", help="a table's file; a film; a folder of films or of recordings")
+    choice = "what SOURCE is, where it cannot be told"
+    train.add_argument("--modality", choices=tuple(ADAPTERS), default="", help=choice)
+    aside = "share of the data kept aside, to say what the codes are worth (default: 0.2)"
+    train.add_argument("--held-out", "--held_out", type=float, default=0.2, help=aside)
+    train.add_argument("--prior", action="store_true", help="also train what sample needs")
+    train.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
+    data = {f"data: {name}": (adapter,) for name, adapter in ADAPTERS.items()}
+    add_options(train, data | {"model": (Preset,), "training": (TrainConfig,)})
+
+# %% ../nbs/43_commands.ipynb #40d961d4
 def add_commands(commands):  # what ArgumentParser.add_subparsers gives
     "Adds train, encode, reconstruct, swap, walk, morph, sample, nearest, report, app and data to a command line."
     model = argparse.ArgumentParser(add_help=False)
@@ -326,24 +351,8 @@ def add_commands(commands):  # what ArgumentParser.add_subparsers gives
     code = argparse.ArgumentParser(add_help=False)
     code.add_argument("--code", choices=("s", "d"), default="s", help="which code (default: s)")
 
-    def add(name: str, function: Callable, parents: list, help: str, output: str = "FILE"):
-        command = commands.add_parser(name, parents=parents, help=help, description=help)
-        if output:
-            command.add_argument("-o", "--output", required=True, metavar=output)
-        command.set_defaults(function=function)
-        return command
-
-    train = add("train", train_command, [], "make a model of your own data", "FOLDER")
-    train.add_argument("source", help="a table's file; a film; a folder of films or of recordings")
-    choice = "what SOURCE is, where it cannot be told"
-    train.add_argument("--modality", choices=tuple(ADAPTERS), default="", help=choice)
-    aside = "share of the data kept aside, to say what the codes are worth (default: 0.2)"
-    train.add_argument("--held-out", "--held_out", type=float, default=0.2, help=aside)
-    train.add_argument("--prior", action="store_true", help="also train what sample needs")
-    train.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
-    data = {f"data: {name}": (adapter,) for name, adapter in ADAPTERS.items()}
-    add_options(train, data | {"model": (Preset,), "training": (TrainConfig,)})
-
+    add = partial(_command, commands)
+    _add_train(commands)
     what = "write the codes of things"
     add("encode", encode_command, [model, thing], what, "FOLDER or FILE.npz")
     what = "write what the codes know of a thing"

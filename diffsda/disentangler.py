@@ -94,7 +94,7 @@ class Pieces:
         wholes = zip(self.joined(data.x), measured)
         return [torch.where(seen > 0.5, whole, torch.nan) for whole, seen in wholes]
 
-
+# %% ../nbs/19_disentangler.ipynb #4c65a554
 def in_pieces(
     wholes: list,  # R arrays or tensors (T, *frame) in raw units; NaN where nothing was measured
     V: int = 0,  # frames of a piece; 0: each thing is one piece
@@ -146,7 +146,7 @@ def cuts(
     ]
     return _spread(every, most)
 
-
+# %% ../nbs/19_disentangler.ipynb #c7437c9e
 class Adapter:
     """From a user's things to pieces, and back: a frozen dataclass for each modality.
 
@@ -222,11 +222,23 @@ class Adapter:
         "The fields that lead from things to the network and back, as JSON holds them."
         return asdict(self)
 
-
+# %% ../nbs/19_disentangler.ipynb #1dc46e66
 @dataclass(frozen=True)
 class Plain(Adapter):
     "Things are sequences already; raw or normalised ones come, raw ones go."
 
+    preset = Preset(
+        16,
+        4,
+        64,
+        96,
+        96,
+        TrainConfig(600, 32, lr=4e-3, warmup=30),
+        embedding=64,
+        draws=1,
+        levels=4,
+        lowest=2.0,
+    )
     whole = True
 
     def pieces(self, things: Sequences) -> Pieces:
@@ -293,7 +305,7 @@ def keep_aside(
         )
     return first, aside
 
-
+# %% ../nbs/19_disentangler.ipynb #320034ea
 @dataclass(frozen=True, eq=False)
 class Part:
     "Some rows of a data set, brought to a scale when they are asked for."
@@ -360,7 +372,7 @@ def worth(
 # %% ../nbs/19_disentangler.ipynb #67861019
 PRIOR = TrainConfig(steps=600, batch=64, lr=4e-3, warmup=30, ema=0.98)
 
-
+# %% ../nbs/19_disentangler.ipynb #af4b4c65
 @dataclass(eq=False)
 class Disentangler:
     "A network, the scale of its frames, and the adapter that leads from things to pieces and back."
@@ -647,8 +659,9 @@ class Disentangler:
             if data.observed is not None:
                 preset = replace(preset, mask_channel=True)
         own = Disentangler(None, scale, adapter, preset.sampling, pieces.lengths[first])
+        frame = data[:1].frame
         with torch.device("meta"):  # sizes that do not fit are refused before anything is written
-            options.get("make", build)(preset, data[:1].frame)
+            options.get("make", build)(preset, frame)
         training = lambda name: None if folder is None else Path(folder) / name
         if folder is not None:
             own._claim(folder)

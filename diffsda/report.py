@@ -59,7 +59,7 @@ def _bare(name: str) -> str:
     ending = Path(name).suffix
     return name.removesuffix(ending) if ending.lower() in SOUNDS + FILMS else name
 
-
+# %% ../nbs/47_report.ipynb #84846f5e
 @dataclass(frozen=True, eq=False)
 class Label:
     "One label of all excerpts."
@@ -143,7 +143,7 @@ class Subject:
             torch.inf
         )
 
-
+# %% ../nbs/47_report.ipynb #1e9c8e5b
 def tiles(
     shown: list,  # of rows of cells (caption, HTML, colour of its frame)
 ) -> str:  # HTML
@@ -209,7 +209,7 @@ def swap_part(of: Subject) -> str:
         rows.append([margin(a, "s", PALETTE[0]), *inside])
     return tiles(rows)
 
-
+# %% ../nbs/47_report.ipynb #79ddbbe8
 def walk_part(of: Subject, amounts: tuple = (-2, -1, 0, 1, 2), most: int = 2) -> str:
     "A moved along the widest directions of `s` and of `d`."
     directions, made = of.model.directions, ""
@@ -256,7 +256,7 @@ def static_map(of: Subject) -> plt.Figure:
     )
     return fig
 
-
+# %% ../nbs/47_report.ipynb #c23b2a3d
 def map_part(of: Subject, near: int = 3) -> str:
     "The map, each donor's nearest neighbours, and how often the nearest is of the same kind."
     alt = f"the static codes of {len(of.excerpts)} excerpts on a plane, the donors marked {', '.join(of.donors)}"
@@ -429,7 +429,7 @@ def _checked(model: Disentangler, source, path: Path):
             f"the source is of {came}, the model was fitted to {own}; name the data of this model"
         )
 
-
+# %% ../nbs/47_report.ipynb #a9268678
 def report(
     model: Disentangler,
     source,  # data of the kind it was fitted to: a file, a folder, or what else `fit` takes
@@ -466,7 +466,7 @@ def report(
         fresh.unlink(missing_ok=True)
     return path
 
-
+# %% ../nbs/47_report.ipynb #907131d2
 def _page(of: Subject, source, sections: list) -> str:  # (id, heading, HTML)
     named = isinstance(source, str | Path)
     title = (

@@ -57,12 +57,15 @@ def together(
         for k in parts[0].labels
         if all(p.classes.get(k) == parts[0].classes.get(k) and k in p.labels for p in parts)
     ]
+    alike = all(part.rate == rate for part in parts)  # labels sample by sample are of one rate
+    moving = [k for k in parts[0].dynamic if alike and all(k in part.dynamic for part in parts)]
     return Recordings(
         [at_rate(part, i) for part in parts for i in range(len(part))],
         rate,
         sum((part.names for part in parts), ()),
         {k: torch.cat([part.labels[k] for part in parts]) for k in shared},
-        {k: parts[0].classes[k] for k in shared if k in parts[0].classes},
+        {k: parts[0].classes[k] for k in (*shared, *moving) if k in parts[0].classes},
+        {k: sum((list(part.dynamic[k]) for part in parts), []) for k in moving},
     )
 
 
@@ -365,7 +368,7 @@ class MeanFrames:
         mean = pooled(Factors(data.x[:, 0], x), data, chunks.owner).d
         return Factors(mean, mean)
 
-
+# %% ../nbs/33_speech.ipynb #c98bd6e1
 class Components:
     "Principal components of whole chunks as static code, of single frames as dynamic ones."
 

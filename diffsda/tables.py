@@ -179,7 +179,7 @@ def date_format_of(
         )
     return rising[0] if len(fit) > 1 else next(iter(fit))
 
-
+# %% ../nbs/42_tables.ipynb #f4add6af
 def times_of(
     table: pd.DataFrame,
     column: str,  # of dates or numbers

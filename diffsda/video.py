@@ -202,7 +202,7 @@ def _find(folder: Path) -> list:
     images = {p.parent for p in folder.rglob("*") if p.suffix.lower() in IMAGES}
     return sorted(films | images, key=_natural)
 
-
+# %% ../nbs/20_video.ipynb #11d9922d
 def read_clips(
     paths,  # clips, or a folder of them
     size: int | None = None,  # as in `read_clip`
