@@ -22,9 +22,9 @@ import torch
 from matplotlib.figure import Figure
 
 from .audio import Voices
-from .commands import write_thing
 from .disentangler import Disentangler, Pieces
 from .encoder import Factors
+from .own import write_thing
 from .tables import Tables, as_frame
 from .video import Films
 from .viz import PALETTE

@@ -19,7 +19,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import soundfile
 import torch
@@ -306,6 +305,8 @@ def show_spectrograms(
     width: float = 3.2,  # inches, of one picture
 ):
     "Pictures side by side, time in seconds, frequency in kHz, one grey scale for all."
+    import matplotlib.pyplot as plt  # slow to load, and no shell needs it
+
     low = min(float(x.quantile(0.02)) for x in frames.values())
     high = max(float(x.max()) for x in frames.values())
     fig, axes = plt.subplots(

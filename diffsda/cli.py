@@ -26,8 +26,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from .classroom import check, grade, hand_out
-from .commands import add_commands
-from .tables import nearest
+from .sets import nearest
 
 # %% ../nbs/50_cli.ipynb #c5cfd19b
 def import_tool(
@@ -432,6 +431,8 @@ def add_classroom(commands):  # what ArgumentParser.add_subparsers gives
 # %% ../nbs/50_cli.ipynb #a039378a
 def command_line() -> argparse.ArgumentParser:
     """The parser of `diffsda`; each subcommand names the function that carries it out."""
+    from diffsda.commands import add_commands  # they read and draw things: slow to load
+
     parser = argparse.ArgumentParser(prog="diffsda", description="Sequential disentanglement.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_commands(commands)

@@ -136,7 +136,7 @@ def test_shell_and_python_agree_to_the_bit(there, capsys):
     agree("new.csv", model.sample(3, seed=2))
     capsys.readouterr()
     call("nearest m t.csv@hill t.csv -n 2")
-    assert capsys.readouterr().out.split("\n")[1].split() == ["hill", "0.0"]
+    assert capsys.readouterr().out.split("\n")[1].split() in (["hill", "0.0"], ["hill", "0.000"])
     assert not list(Path().glob(".*")), "no half-written file is left"
 
 
@@ -150,7 +150,7 @@ def test_films_go_in_and_films_come_out(tmp_path, monkeypatch):
         "swap m --static films/a.mp4 --dynamic films/b.mp4 -o c.mp4",
         "reconstruct m films/a.mp4 -o c.gif",
     )
-    assert read_clip("c.mp4").shape == (7, 3, 16, 16)
+    assert read_clip("c.mp4").shape == (7, 3, 256, 256)  # enlarged sixteen times, to be seen
     assert (tmp_path / "c.gif").read_bytes()[:4] == b"GIF8"
 
 

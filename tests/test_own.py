@@ -4,6 +4,7 @@ import sys
 from dataclasses import fields, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -170,7 +171,7 @@ def test_every_field_is_a_setting(kind):
         ("table", {"stride": 3}, "stride 3 needs a window"),
         ("table", {"values": ("flow",), "leave_out": ("flow",)}, "'flow' is in values and in leave_out"),
         ("table", {"modality": "tables"}, "unknown modality 'tables'; there are table, clips"),
-        ("clips", {"size": 18}, "multiples of 16"),
+        ("clips", {"size": 18, "V": 4}, "multiples of 16"),
         ("clips", {"V": 7}, "has 5 frames, a window 7.*smaller V"),
         ("recordings", {"seconds": 3.0}, "chunks of 3 s are longer than the longest"),
         ("recordings", {"modality": "clips"}, r"bytes \(T, C, H, W\), got Recordings"),
@@ -318,7 +319,8 @@ def test_folders_that_hold_no_model(tmp_path):
 
 def test_the_summary_says_what_was_left_out_and_guessed(capsys):
     told = table().assign(city="x")
-    told["date"] = told["date"].dt.strftime("%d.%m.%Y %H:%M")
+    later = told["date"] + pd.Timedelta("20D")  # the 21st is in no month's place
+    told["date"] = later.dt.strftime("%d.%m.%Y %H:%M")
     diffsda.fit(told, **QUICK | DAYS | {"held_out": 0.3, "progress": True})
     said = capsys.readouterr().out
     assert "dates are read as %d.%m.%Y %H:%M" in said
