@@ -976,6 +976,7 @@ def rewrite(folder, change):
         "checksum"
     ]  # as in folders from before there was one; else every change is told alike
     change(facts)
+    facts.pop("checksum", None)  # as of before there was one, else every change is told alike
     path.write_text(json.dumps(facts))
 
 
