@@ -1,0 +1,67 @@
+"""A page about a user's own data: it needs no network, has every part, and a page that was there stays until a new one is whole."""
+
+import re
+
+import pytest
+
+import diffsda
+from diffsda.report import PARTS, report
+from diffsda.scenes import example_clips
+from diffsda.tables import example_table
+from diffsda.vowels import vowels
+
+TINY = {
+    "steps": 2, "batch": 8, "s_dim": 4, "d_dim": 2, "hidden": 8, "enc_width": 8, "dec_width": 8,
+    "embedding": 16, "levels": 2, "held_out": 0.2, "progress": False,
+}  # fmt: skip
+
+
+def table():
+    made = example_table(12)
+    made["coast"] = made["station"].isin(["harbour", "south"]).map({True: "coast", False: "inland"})
+    return made
+
+
+SOURCES = {
+    "table": (table, {"time": "date", "group": "station", "window": 24, "leave_out": ()}, "coast"),
+    "clips": (lambda: example_clips(12), {"size": 16}, None),
+    "recordings": (lambda: vowels(8), {"seconds": 0.3}, None),
+}
+
+
+@pytest.fixture(scope="module", params=SOURCES)
+def case(request, tmp_path_factory):
+    make, settings, labels = SOURCES[request.param]
+    source = make()
+    model = diffsda.fit(source, **TINY | settings)
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    report(model, source, path, labels, progress=False)
+    return request.param, model, source, labels, path
+
+
+def test_a_page_needs_no_network_and_has_every_part(case):
+    name, _, _, labels, path = case
+    page = path.read_text(encoding="utf-8")
+    assert not re.search(r"""(src|href)=["'](https?:)?//""", page) and "<script" not in page
+    for heading in PARTS:
+        assert (f"<h2>{heading}</h2>" in page) == (heading != "What leaks" or bool(labels))
+    pictures = re.findall(r"<img[^>]*>", page)
+    assert pictures and all(re.search(r'alt="[^"]+"', picture) for picture in pictures)
+    assert ("<audio" in page) == (name == "recordings")
+    assert ("image/gif" in page or "image/webp" in page) == (name == "clips")
+    assert len(page) < 5e6
+
+
+def test_a_page_of_other_data_is_refused_and_the_former_stays(case):
+    name, model, source, _, path = case
+    before = path.read_text(encoding="utf-8")
+    other = vowels(8) if name == "table" else table()
+    for wrong, labels, where in (
+        (other, None, path),
+        (source, None, path.with_suffix(".pdf")),
+        (source, "no such label", path),
+    ):
+        with pytest.raises(ValueError):
+            report(model, wrong, where, labels, progress=False)
+    assert path.read_text(encoding="utf-8") == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
