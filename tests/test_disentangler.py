@@ -203,7 +203,8 @@ def test_a_join_has_no_seam(k, half, more):
     levels = torch.arange(len(pieces)).float()[:, None, None].expand(-1, V, 1)
     (whole,) = pieces.joined(levels)  # pieces disagree, and fade into each other
     steps = whole.diff(dim=0)
-    assert (steps >= -1e-5).all() and whole[0] == 0 and whole[-1] == len(pieces) - 1
+    assert (steps >= -1e-5).all() and whole[0] == 0
+    assert abs(whole[-1] - (len(pieces) - 1)) < 1e-4
     if more == 0 or half == 1:  # the last piece lies half over the one before, as all others do
         assert steps.max() < 2 / half + 1e-5
 
