@@ -344,7 +344,7 @@ def leak_part(of: Subject, frames: int = 32) -> str:
         notes.append(
             f"{html.escape(name)}: trained on {len(first)} excerpts, scored on {len(aside)}, {which}."
         )
-    table = pd.concat(found).drop(columns="kind")
+    table = pd.concat(found).drop(columns="kind").rename_axis(None)
     table.columns = [name.replace("_", ", ") for name in table]
     return tabular(table, 0) + "".join(f"<p>{note}</p>" for note in notes)
 
@@ -403,7 +403,7 @@ figcaption { font-size: .75rem; line-height: 1.3; color: #444; overflow-wrap: an
 img { display: block; width: 100%; height: auto; } section > img { max-width: 40rem; }
 audio { width: 100% !important; min-width: 9rem; height: 2.2rem; display: block; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
-th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #d8dbe0; }
+th, td { padding: .25rem .45rem; text-align: right; border-bottom: 1px solid #d8dbe0; }
 tbody th { text-align: left; } footer { margin: 3rem 0 1rem; font-size: .8rem; color: #555; }
 """
 
