@@ -188,6 +188,10 @@ def _made(model: Disentangler, kind: Kind, folder: Path, static, dynamic, amount
 # %% ../nbs/48_app.ipynb #41880a4f
 MORPH = "morph: s of the second (0), of the first (1)"
 
+
+def _to_keep(gr, end: str):
+    return gr.DownloadButton(f"Download as {end[1:]}", interactive=False)
+
 # %% ../nbs/48_app.ipynb #393d0488
 def build_app(
     model: Disentangler,
@@ -237,10 +241,7 @@ def build_app(
             with gr.Column(elem_id="made"):
                 look = part(kind.look, f"made {kind.word}")
                 with gr.Row():
-                    button = lambda end: gr.DownloadButton(
-                        f"Download as {end[1:]}", interactive=False
-                    )
-                    keep = list(map(button, kind.ends))
+                    keep = [_to_keep(gr, end) for end in kind.ends]
         sliders = [morph, *along_s, *along_d]
         done = {"fn": make, "inputs": [*given, *sliders], "outputs": [look, *keep], **turn}
         for slider in sliders:
