@@ -8,7 +8,6 @@ __all__ = ['PARTS', 'PAGE_STYLE', 'labels_of', 'Label', 'Subject', 'tiles', 'tab
 
 # %% ../nbs/47_report.ipynb #52e5b13b
 import html
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from .data import Sequences
 from .disentangler import Disentangler, Excerpt, in_pieces, worth
 from .encoder import Factors
 from .explore import Directions
-from .own import ADAPTERS, SOUNDS, modality_of
+from .own import ADAPTERS, SOUNDS, check_output, modality_of, write_whole
 from .probes import leakage
 from .tables import read_table
 from .training import TrainConfig
@@ -221,7 +220,10 @@ def walk_part(of: Subject, amounts: tuple = (-2, -1, 0, 1, 2), most: int = 2) ->
             titles = [f"{code}, direction {i + 1}, moved by {amount:+d}" for amount in amounts]
             shown = of.model.adapter.show(dict(zip(titles, walked)))
             rows.append(
-                [(f"{amount:+d}", shown[t], "transparent") for t, amount in zip(titles, amounts)]
+                [
+                    (f"{amount:+d}" if amount else "as it is", shown[t], "transparent")
+                    for t, amount in zip(titles, amounts)
+                ]
             )
         for i, row in enumerate(rows):
             made += f"<h3>Direction {i + 1} of the {name} code <code>{code}</code>: {100 * share[i]:.0f} % of its variance</h3>"
@@ -410,16 +412,7 @@ tbody th { text-align: left; } footer { margin: 3rem 0 1rem; font-size: .8rem; c
 # %% ../nbs/47_report.ipynb #4496388e
 def _checked(model: Disentangler, source, path: Path):
     "Raises ValueError for an output that cannot be written, or a source of another modality."
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(
-            f"a report is an .html file, got {path}; name it {path.name or 'report'}.html"
-        )
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name a file in it: {path / 'report.html'}")
-    if not path.parent.is_dir():
-        raise ValueError(f"there is no folder {path.parent}; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"{path.parent} cannot be written to; choose another folder")
+    check_output(path, (".html", ".htm"))
     kinds = {adapter: name for name, adapter in ADAPTERS.items()}
     own, came = kinds.get(type(model.adapter)), None
     if own:  # an adapter of somebody's own knows itself what it can read
@@ -458,12 +451,7 @@ def report(
             text = f'<h2>{heading}</h2><p class="how">{how}</p>{make(of)}'
             sections.append((f"part-{i + 1}", heading, text))
     page = _page(of, source, sections)
-    fresh = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        fresh.write_text(page, encoding="utf-8")
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    write_whole(lambda fresh: fresh.write_text(page, encoding="utf-8"), path)
     return path
 
 # %% ../nbs/47_report.ipynb #907131d2

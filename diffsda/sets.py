@@ -188,14 +188,18 @@ def loss_of(
     return partial(denoising_loss, P_mean=preset.P_mean, P_std=preset.P_std, draws=preset.draws)
 
 
+def _row(rows: dict, name: str, what: str):
+    if name not in rows:
+        raise ValueError(f"unknown {what} {name!r}; there are {', '.join(rows)}")
+    return rows[name]
+
+
 def preset_of(
     presets: dict,  # name -> Preset
     name: str,
 ) -> Preset:
     "A row of a table of presets. Raises ValueError for a name that is not there."
-    if name not in presets:
-        raise ValueError(f"unknown preset {name!r}; there are {', '.join(presets)}")
-    return presets[name]
+    return _row(presets, name, "preset")
 
 # %% ../nbs/17_sets.ipynb #3201adca
 @dataclass(frozen=True)
@@ -235,6 +239,4 @@ def set_of(
     name: str,
 ) -> DataSet:
     "The set of that name. Raises ValueError if there is none."
-    if name not in sets:
-        raise ValueError(f"unknown set {name!r}; there are {', '.join(sets)}")
-    return sets[name]
+    return _row(sets, name, "set")
