@@ -527,7 +527,7 @@ class Voices(Adapter):
 
     rate: int = 16_000  # Hz, of waves that come and go
     seconds: float = 0.8  # of a piece
-    hop: int = 256  # samples from frame to frame, at the front end's rate
+    hop: int = 0  # samples from frame to frame, at the front end's rate; 0: the front end's own
     linear: bool = False  # magnitudes of 201 frequencies instead of 80 log-mel bands
     vocoder: Any = None  # (V, features) -> (samples,) at front.sound_rate; None: Griffin-Lim
 
@@ -548,7 +548,8 @@ class Voices(Adapter):
 
     @cached_property
     def front(self) -> nn.Module:
-        return (Linear if self.linear else LogMel)(self.rate, self.hop)
+        kind = Linear if self.linear else LogMel
+        return kind(self.rate, self.hop) if self.hop else kind(self.rate)
 
     @property
     def V(self) -> int:
@@ -595,7 +596,7 @@ class Voices(Adapter):
                     f"{name} lasts {seconds:.3f} s, expected at least 0.1; leave it out"
                 )
         wholes = [self.front(recordings.wave(i)) for i in range(len(recordings))]
-        times = [np.arange(len(x)) * self.hop / self.front.sound_rate for x in wholes]
+        times = [np.arange(len(x)) * self.front.hop / self.front.sound_rate for x in wholes]
         sizes = tuple(map(len, recordings.waves))
         return in_pieces(wholes, self.V, recordings.names, times, sizes=sizes, alone=alone)
 
@@ -607,6 +608,10 @@ class Voices(Adapter):
             size = like.sizes[i] if like.sizes else len(wave)
             made.append(nn.functional.pad(wave.clamp(-1, 1)[:size], (0, max(0, size - len(wave)))))
         return made[0] if like.alone else Recordings(made, self.rate, like.names)
+
+    def apart(self, made) -> list:
+        recorded = isinstance(made, Recordings)
+        return [made.wave(i) for i in range(len(made))] if recorded else [made]
 
     def write(self, thing: Tensor, path: Path):
         soundfile.write(path, thing.numpy(), self.rate)

@@ -28,7 +28,7 @@ import pandas as pd
 from .disentangler import Adapter, Disentangler
 from .own import ADAPTERS, AT_FIT, check_output, fit, load, write_thing, write_whole
 from .sets import Preset, nearest
-from .tables import Tables, read_table
+from .tables import Tables
 from .training import TrainConfig
 
 # %% ../nbs/49_commands.ipynb #61af9672
@@ -68,8 +68,8 @@ def _how(kind: Any) -> dict | None:
 def add_options(
     parser: argparse.ArgumentParser,
     kinds: dict,  # title of a group -> dataclasses whose fields are its options
-):
-    "Gives a parser an option for each field, once, those of FIRST before all others; returns nothing."
+) -> list:  # the names that were added
+    "Gives a parser an option for each field, once, those of FIRST before all others."
     groups = {title: parser.add_argument_group(title) for title in ("first of all", *kinds)}
     known, where = {"recipe": (str, _WORDS["recipe"])}, {}
     for title, some in kinds.items():
@@ -92,6 +92,7 @@ def add_options(
             help=text.replace("%", "%%"),
             **_how(kind),
         )
+    return list(known)
 
 # %% ../nbs/49_commands.ipynb #79226734
 def read_thing(text: str, adapter: Adapter):
@@ -104,32 +105,17 @@ def read_thing(text: str, adapter: Adapter):
         return text
     if not isinstance(adapter, Tables) or not adapter.group:
         raise ValueError(f"{text}: only a table with a column of groups has parts by name")
-    table = read_table(file)
-    if adapter.group not in table:
-        raise ValueError(f"{file} has no column {adapter.group!r}; {nearest(adapter.group, table)}")
-    groups = table[adapter.group].astype(str)
-    if name not in set(groups):
+    groups = adapter.groups(file)
+    if name not in groups:
         raise ValueError(f"no group {name!r} in {file}; {nearest(name, groups)}")
-    return table[groups == name]
+    return groups[name]
 
 # %% ../nbs/49_commands.ipynb #77b3716f
 def train_command(args: argparse.Namespace) -> int:
     "The exit status of `diffsda train`: 0 once the folder holds the model."
     check_output(args.output, ("",))
-    own = (
-        "function",
-        "command",
-        "options",
-        "source",
-        "output",
-        "quiet",
-        "held_out",
-        "prior",
-        "modality",
-    )
-    settings = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in vars(args).items() if k not in own
-    }
+    listed = lambda value: tuple(value) if isinstance(value, list) else value
+    settings = {k: listed(v) for k, v in vars(args).items() if k in args.settings}
     fit(
         args.source,
         modality=args.modality,
@@ -175,9 +161,13 @@ def _open(args: argparse.Namespace, *things: str) -> tuple[Disentangler, list, d
     return model, [read_thing(text, model.adapter) for text in things], sampling
 
 
-def _written(thing, path: str | Path, model: Disentangler) -> int:
-    write_thing(thing, path, model.adapter)
-    print(f"written: {path}")
+def _written(made, path: str | Path, model: Disentangler) -> int:
+    "Writes one thing to a path, several to numbered ones."
+    things, path = model.adapter.apart(made), Path(path)
+    for i, thing in enumerate(things):
+        own = path.with_name(f"{path.stem}_{i}{path.suffix}") if len(things) > 1 else path
+        write_thing(thing, own, model.adapter)
+        print(f"written: {own}")
     return 0
 
 # %% ../nbs/49_commands.ipynb #9df24069
@@ -214,15 +204,9 @@ def morph_command(args: argparse.Namespace) -> int:
 
 
 def sample_command(args: argparse.Namespace) -> int:
-    "The exit status of `diffsda sample`: 0 once the new things are written: one file of a table, else one each."
+    "The exit status of `diffsda sample`: 0 once the new things are written."
     model, _, sampling = _open(args)
-    drawn = model.sample(args.n, **sampling)
-    if isinstance(drawn, pd.DataFrame):
-        return _written(drawn, args.output, model)
-    path = Path(args.output)
-    for i in range(args.n):
-        _written(drawn[[i]], path.with_name(f"{path.stem}_{i}{path.suffix}"), model)
-    return 0
+    return _written(model.sample(args.n, **sampling), args.output, model)
 
 # %% ../nbs/49_commands.ipynb #d85df6a8
 def report_command(args: argparse.Namespace) -> int:
@@ -291,7 +275,8 @@ def _add_train(commands):
     train.add_argument("--prior", action="store_true", help="also train what sample needs")
     train.add_argument("--quiet", action="store_true", help="no progress bar, no summary")
     data = {f"data: {name}": (adapter,) for name, adapter in ADAPTERS.items()}
-    add_options(train, data | {"model": (Preset,), "training": (TrainConfig,)})
+    names = add_options(train, data | {"model": (Preset,), "training": (TrainConfig,)})
+    train.set_defaults(settings=names)
 
 # %% ../nbs/49_commands.ipynb #40d961d4
 def add_commands(commands):  # what ArgumentParser.add_subparsers gives

@@ -174,6 +174,10 @@ class Adapter:
         "The things that these frames are, in the form in which `like` came."
         raise NotImplementedError
 
+    def apart(self, made) -> list:
+        "The single things of what a model made, each as `write` takes it."
+        return [made]
+
     def write(self, thing, path: Path):
         "Nothing; the thing is in a file, in the form that the ending of its name says."
         np.savez(path, thing)
@@ -239,9 +243,10 @@ class Plain(Adapter):
         levels=4,
         lowest=2.0,
     )
-    whole = True
 
-    def pieces(self, things: Sequences) -> Pieces:
+    def pieces(self, things) -> Pieces:  # Sequences, or an .npz file as `write` makes it
+        if isinstance(things, str | Path):
+            things = self._read(Path(things))
         if not isinstance(things, Sequences):
             raise ValueError(f"this model reads Sequences, got {type(things).__name__}")
         data = things
@@ -258,8 +263,20 @@ class Plain(Adapter):
         lengths = torch.tensor([len(frame) for frame in frames])
         return Sequences(x, lengths, None if x.isfinite().all() else x.isfinite())
 
+    @staticmethod
+    def _read(path: Path) -> Sequences:
+        try:
+            with np.load(path) as held:
+                x, lengths = (torch.from_numpy(held[name]) for name in ("x", "lengths"))
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"{path} holds no sequences ({error}); save x (n, V, *frame) and lengths (n,) as .npz"
+            ) from error
+        return Sequences(x, lengths, None if x.isfinite().all() else x.isfinite())
+
     def write(self, thing: Sequences, path: Path):
-        np.savez(path, x=thing.x.numpy(), lengths=thing.lengths.numpy())
+        x = torch.where(thing.mask, thing.x, torch.nan)  # holes, and what lies after the end
+        np.savez(path, x=x.numpy(), lengths=thing.lengths.numpy())
 
 # %% ../nbs/19_disentangler.ipynb #f832a646
 def fit_network(

@@ -352,16 +352,15 @@ def as_frame(
     return frame.reset_index(drop=True), replace(layout, group="group")
 
 # %% ../nbs/42_tables.ipynb #2e24ad89
-def _records(table, layout: Layout) -> tuple[list, list]:
-    "The groups of a table in even steps, and its columns to model."
+def _records(table, layout: Layout) -> list[Record]:
+    "The groups of a table, in even steps."
     table, layout = as_frame(table, layout)
-    columns = value_columns(table, layout)[0]
-    found = records(table, layout, columns)
+    found = records(table, layout, value_columns(table, layout)[0])
     if layout.bin:
-        return [binned(record, layout) for record in found], columns
+        return [binned(record, layout) for record in found]
     if layout.time:
         check_regular(found, layout)
-    return found, columns
+    return found
 
 # %% ../nbs/42_tables.ipynb #2df1b0de
 def cut(
@@ -372,7 +371,7 @@ def cut(
 
     Rows at the end of a group that fill no window are left out. Raises ValueError, naming row or column and remedy, if a
     column is not there, a value or time cannot be read, times do not rise evenly, or no group is as long as a window."""
-    found, _ = _records(table, layout)
+    found = _records(table, layout)
     starts = lambda T: range(0, T - (layout.window or T) + 1, layout.stride or layout.window or T)
     parts = [
         (i, start, record.values[start : start + (layout.window or len(record.times))])
@@ -459,7 +458,7 @@ class Tables(Layout, Adapter):
         return cut(source, self)
 
     def pieces(self, things) -> Pieces:
-        found, _ = _records(things, self)
+        found = _records(things, self)
         for record in found:
             if len(record.times) < self.window:
                 raise ValueError(
@@ -485,6 +484,15 @@ class Tables(Layout, Adapter):
             thing.to_csv(path, index=False)
         else:
             thing.to_parquet(path, index=False)
+
+    def groups(self, things) -> dict:  # name -> the rows of one group, a data frame
+        "The parts of a table, each a thing of its own; all of it if the layout names no group. Raises ValueError as `pieces`."
+        table, layout = as_frame(things, self)
+        if not layout.group:
+            return {"all": table}
+        names = _records(table, layout)
+        whose = table[layout.group].astype(str)
+        return {r.group: table[whose == r.group].reset_index(drop=True) for r in names}
 
     def labels(self, things, name: str) -> dict:  # group -> label
         "What a column tells of each group. Raises ValueError if it is not there, or changes within a group."

@@ -462,6 +462,10 @@ class Films(Adapter):
             clips = read_clips([path] if alone else path, self.size, True, rate=self.rate)
         elif isinstance(things, Clips):
             clips, alone = things, False
+            if self.frame and clips.rate != self.rate:
+                raise ValueError(
+                    f"these clips have {clips.rate:g} frames a second, the model was trained at {self.rate:g}; bring clips of that rate"
+                )
             if clips.frames.dtype != np.uint8:
                 raise ValueError(
                     f"clips must be bytes, got {clips.frames.dtype}; pass those that these latents were made of, and their stage"
@@ -524,6 +528,9 @@ class Films(Adapter):
             return made[0]
         starts = np.append(0, np.cumsum([len(x) for x in made]))
         return Clips(np.concatenate(made), starts, like.names, self.rate / self.stride)
+
+    def apart(self, made) -> list:
+        return [made.clip(i) for i in range(len(made))] if isinstance(made, Clips) else [made]
 
     def write(self, thing: np.ndarray, path: Path):  # (T, C, H, W); small frames are enlarged
         times = -(-256 // max(thing.shape[2:]))  # a whole number, so that it can be read back

@@ -405,3 +405,30 @@ def test_nothing_is_written_for_a_fit_that_cannot_be(kind, tmp_path):
         with pytest.raises(ValueError, match="held_out|too few"):
             fit(kind, folder=home, **options)
     assert not home.exists()
+
+
+def test_sequences_are_read_as_they_were_written(tmp_path):
+    x = torch.randn(3, 5, 2)
+    x[1, 2] = torch.nan  # a hole
+    held = Sequences(x, torch.tensor([5, 5, 3]), x.isfinite())
+    Plain().write(
+        Plain().things([y[:n] for y, n in zip(x, held.lengths)], None), tmp_path / "x.npz"
+    )
+    again = Plain().pieces(tmp_path / "x.npz").data
+    assert torch.equal(again.x, held.x) and torch.equal(again.lengths, held.lengths)
+    assert torch.equal(again.mask.expand_as(x), held.mask.expand_as(x))
+    (tmp_path / "x.npz").write_bytes(b"no archive")
+    with pytest.raises(ValueError, match="x.npz holds no sequences .*save x"):
+        Plain().pieces(tmp_path / "x.npz")
+
+
+def test_clips_of_another_rate_are_refused():
+    slow = Clips(np.zeros((9, 3, 16, 16), np.uint8), [0, 9], rate=10.0)
+    films, _ = Films(V=4, size=16).fitted(replace(slow, rate=25.0))
+    with pytest.raises(ValueError, match="10 frames a second, the model was trained at 25"):
+        films.pieces(slow)
+
+
+def test_each_front_end_has_its_own_hop():
+    assert Voices().front.hop == 256 and Voices(linear=True).front.hop == 165
+    assert Voices(hop=512).front.hop == 512
