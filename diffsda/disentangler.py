@@ -79,13 +79,11 @@ class Pieces:
         V, any_ = x.shape[1], x.shape[2:]
         fade = 1 - (torch.arange(V) + 0.5 - V / 2).abs() / (V / 2 + 0.5)
         weight = (fade * exists).flatten()
-        T = sum(len(times) for times in self.times)
-        sums = torch.zeros(T, *any_).index_add(
-            0, rows.flatten(), x.flatten(0, 1) * weight.view(-1, *[1] * len(any_))
-        )
-        total = torch.zeros(T).index_add(0, rows.flatten(), weight)
-        whole = sums / total.view(-1, *[1] * len(any_))
-        return list(whole.split([len(times) for times in self.times]))
+        rows, lengths = rows.flatten(), [len(times) for times in self.times]
+        total = torch.zeros(sum(lengths)).index_add(0, rows, weight)
+        share = (weight / total[rows]).view(-1, *[1] * len(any_))  # exactly 1 where one piece lies
+        whole = torch.zeros(sum(lengths), *any_).index_add(0, rows, x.flatten(0, 1) * share)
+        return list(whole.split(lengths))
 
     def frames(self) -> list:  # R tensors (T, *frame)
         "What the pieces were cut from, in raw units; NaN where nothing was measured."
