@@ -28,10 +28,13 @@ ROOT = HERE.parent
 # first number, heading, extras that its notebooks need
 PARTS = [
     (0, "Part I: diffusion", ""),
-    (5, "Part II: sequences", "audio,video"),
-    (20, "Part III: video", "video"),
-    (29, "Part III: sound", "audio"),
+    (5, "Part II: sequences", ""),
+    (12, "Did it split?", "audio,video"),
+    (20, "Part III: sets and one door", "audio,video"),
+    (22, "Part III: video", "video"),
+    (30, "Part III: sound", "audio"),
     (40, "Part III: time series", ""),
+    (45, "Part III: all of them", ""),
     (50, "Tools", "audio,video"),
 ]
 CLASSROOM = "For teachers"

@@ -110,7 +110,7 @@ def test_a_notebook_without_kernelspec_or_parameters_runs(tmp_path):
 
 
 def test_experiments_are_found_by_any_of_their_names(make, tmp_path):
-    demo = make("14_demo.ipynb")
+    demo = make("16_demo.ipynb")
     other = make("41_more.ipynb", form='data = "hill"  # one of: hill, dale (both made up)')
     make("05_lesson.ipynb", form='fast = True\ndata = "bump"')
     folder = tmp_path / "nbs"
@@ -120,13 +120,13 @@ def test_experiments_are_found_by_any_of_their_names(make, tmp_path):
     ]
     for name, notebook, parameters in [
         ("demo", demo, {}),
-        ("14_demo", demo, {}),
+        ("16_demo", demo, {}),
         ("rotor", demo, {"data": "rotor"}),
         ("dale", other, {"data": "dale"}),
     ]:
         experiment, stands_for = cli.find_experiment(name, folder)
         assert (experiment.notebook, stands_for) == (notebook, parameters)
-    with pytest.raises(ValueError, match="did you mean 'dale'.*known: .*14_demo, 41_more"):
+    with pytest.raises(ValueError, match="did you mean 'dale'.*known: .*16_demo, 41_more"):
         cli.find_experiment("dael", folder)
     with pytest.raises(ValueError, match="no experiment 'lesson'"):
         cli.find_experiment("lesson", folder)
@@ -236,14 +236,14 @@ def test_refresh_refuses_what_must_not_be_committed(make, source, message):
 
 
 def test_command_writes_notebook_and_report(make, tmp_path, monkeypatch, capsys):
-    make("14_demo.ipynb", "print(data, steps)")
+    make("16_demo.ipynb", "print(data, steps)")
     monkeypatch.chdir(tmp_path)
     folder = ["--notebooks", "nbs", "--quiet"]
     assert cli.main(["run", "rotor", "-p", "steps", "7", *folder]) == 0
     said = capsys.readouterr().out
     assert said.split() == [
         "notebook:",
-        "reports/rotor/14_demo.ipynb",
+        "reports/rotor/16_demo.ipynb",
         "report:",
         "reports/rotor/report.html",
     ]
@@ -253,7 +253,7 @@ def test_command_writes_notebook_and_report(make, tmp_path, monkeypatch, capsys)
 
 
 def test_command_says_what_is_wrong(make, tmp_path, monkeypatch, capsys):
-    make("14_demo.ipynb", "assert steps > 3, 'too few'")
+    make("16_demo.ipynb", "assert steps > 3, 'too few'")
     monkeypatch.chdir(tmp_path)
     folder = ["--notebooks", "nbs", "--quiet"]
     assert cli.main(["run", "bmup", *folder]) == 2
@@ -268,7 +268,7 @@ def test_command_says_what_is_wrong(make, tmp_path, monkeypatch, capsys):
     assert report.exists(), "a refused call touches nothing"
     assert cli.main(["run", "bump", "-p", "steps", "3", *folder]) == 1
     said = capsys.readouterr().err
-    assert "too few" in said and "reports/bump/14_demo.ipynb" in said
+    assert "too few" in said and "reports/bump/16_demo.ipynb" in said
     assert not report.exists(), "an older report must not pass for this run's"
 
 
@@ -282,7 +282,7 @@ def test_command_refreshes_all_it_can(make, tmp_path, capsys):
 
 
 def test_missing_tools_say_how_to_get_them(monkeypatch, make, capsys):
-    notebook = make("14_demo.ipynb")
+    notebook = make("16_demo.ipynb")
     monkeypatch.setitem(sys.modules, "papermill.translators", None)
     assert cli.main(["run", "bump", "--notebooks", str(notebook.parent)]) == 1
     assert "pip install 'diffsda[dev]'" in capsys.readouterr().err

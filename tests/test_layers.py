@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "diffsda"
-FIRST_MODALITY = 20  # notebooks from this number on may know a modality by name
+FIRST_MODALITY = 22  # notebooks from this number on may know a modality by name
 EQUATIONS = {"denoising", "precond", "loss", "sampling"}
 
 NUMBERS = {p.stem[3:]: int(p.stem[:2]) for p in (ROOT / "nbs").glob("[0-9][0-9]_*.ipynb")}

@@ -327,7 +327,7 @@ def test_a_presets_windows_say_how_recordings_are_cut():
 
 def test_the_command_of_each_result_asks_for_that_result():
     root = Path(__file__).resolve().parent.parent
-    notebook = root / "nbs" / "31_audio_experiments.ipynb"
+    notebook = root / "nbs" / "33_audio_experiments.ipynb"
     usual = {name: parameter.default for name, parameter in parameters_of(notebook).items()}
     for row in json.loads((root / "results" / "audio.json").read_text(encoding="utf-8")):
         data, *words = shlex.split(row["command"].removeprefix("diffsda run "))

@@ -396,7 +396,7 @@ def model_of(latents, stage, V=8):
     torch.manual_seed(0)
     network = build(TINY, data[:1].frame)
     train(network, loss_of(TINY), data, TINY.config, progress=False)
-    films = Films(V, size=None, frame=data[:1].frame, stage=stage)
+    films = Films(V, size=None, rate=latents.rate, frame=data[:1].frame, stage=stage)
     return Disentangler(network, data.scale, films)
 
 

@@ -28,8 +28,8 @@ LECTURES = {  # file of the lecture -> its title, and the notebooks it draws on
         ["05_data", "06_blocks", "07_frames"],
     ),
     "4-split": ("The split: one static code, many dynamic ones", ["08_encoder", "09_model"]),
-    "5-measuring": ("Did it split?", ["29_verification", "12_judges", "19_probes", "15_capacity"]),
-    "6-new": ("New sequences, and what codes are good for", ["11_prior", "16_tasks"]),
+    "5-measuring": ("Did it split?", ["14_verification", "12_judges", "13_probes", "17_capacity"]),
+    "6-new": ("New sequences, and what codes are good for", ["11_prior", "18_tasks"]),
 }
 PARTS = ("reveal.js/dist", "reveal.js/plugin/notes", "mathjax/es5/tex-svg.js")  # of node_modules
 ASIDES = ("**Builds on**", "**Runtime**")
