@@ -134,6 +134,19 @@ PRESETS |= {
     "sprites_scenes_short": replace(_SPRITES, windows=(16, 1)),
     "grid_short": replace(_SPRITES, d_dim=12, windows=(10, 2)),
 }
+
+
+def _long(preset: Preset, steps: int, batch: int) -> Preset:
+    "The same network for longer: minutes of a GPU, hours of a CPU core."
+    longer = {"steps": steps, "batch": batch, "precision": "fp32", "save_every": 1000}
+    return replace(preset, config=replace(preset.config, **longer))
+
+
+PRESETS |= {
+    "digits_long": _long(SMALL, 12_000, 32),
+    "sprites_long": _long(_SPRITES, 8000, 32),
+    "sprites_scenes_long": _long(PRESETS["sprites_scenes_short"], 8000, 32),
+}
 PRESETS |= {
     "digits_fast": _fast(SMALL, 240, 16),
     "sprites_fast": _fast(_SPRITES, 240, 16),

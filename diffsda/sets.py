@@ -227,7 +227,7 @@ class DataSet:
 def kinds_of(
     presets: dict,  # "name" or "name_kind" -> Preset
     name: str,  # of a set
-    kinds: tuple = ("short", "narrow", "fast"),
+    kinds: tuple = ("short", "narrow", "long", "fast"),
 ) -> dict:  # kind -> Preset
     "The rows of one set out of a table of many."
     keys = {"": name} | {kind: f"{name}_{kind}" for kind in kinds}
