@@ -143,9 +143,9 @@ def _long(preset: Preset, steps: int, batch: int) -> Preset:
 
 
 PRESETS |= {
-    "digits_long": _long(SMALL, 12_000, 32),
-    "sprites_long": _long(_SPRITES, 8000, 32),
-    "sprites_scenes_long": _long(PRESETS["sprites_scenes_short"], 8000, 32),
+    "digits_long": _long(SMALL, 5000, 32),
+    "sprites_long": _long(_SPRITES, 5000, 32),
+    "sprites_scenes_long": _long(PRESETS["sprites_scenes_short"], 5000, 32),
 }
 PRESETS |= {
     "digits_fast": _fast(SMALL, 240, 16),
