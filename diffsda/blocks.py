@@ -106,7 +106,10 @@ class MadeAgain(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, function, *inputs: Tensor) -> Tensor:
-        ctx.function = function
+        ctx.function, kind = function, inputs[0].device.type
+        # autograd leaves autocast before it goes backward; what is made again must be the same
+        enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+        ctx.precision = partial(torch.autocast, kind, dtype, enabled=enabled)
         ctx.save_for_backward(*inputs)
         return function(*inputs)
 
@@ -114,7 +117,7 @@ class MadeAgain(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple:
         needed = ctx.needs_input_grad[1:]
         inputs = [y.detach().requires_grad_(n) for y, n in zip(ctx.saved_tensors, needed)]
-        with torch.enable_grad():
+        with torch.enable_grad(), ctx.precision():
             made = ctx.function(*inputs)
         wanted = [y for y in inputs if y.requires_grad]
         found = iter(torch.autograd.grad(made, wanted, gradient))

@@ -438,6 +438,26 @@ def test_what_needs_no_gradient_gets_none():
         assert not MadeAgain.apply(torch.mul, x, y).requires_grad
 
 
+def test_what_is_made_again_has_the_precision_of_the_first_time():
+    x, y = torch.randn(3, 4, requires_grad=True), torch.randn(4, 2, requires_grad=True)
+    seen = []
+
+    def product(x, y):
+        made = x @ y
+        seen.append(made.dtype)
+        return made
+
+    with torch.autocast("cpu", torch.bfloat16):
+        once = MadeAgain.apply(product, x, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = x @ y
+    gradient = torch.ones_like(once)
+    found = torch.autograd.grad(once, (x, y), gradient)  # outside of autocast, as training does
+    assert seen == [torch.bfloat16] * 2
+    for ours, theirs in zip(found, torch.autograd.grad(plain, (x, y), gradient)):
+        assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dropout_keeps_the_stated_part_and_the_mean(p, dtype):
