@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STYLE', 'import_tool', 'Parameter', 'parameters_of', 'kind_of', 'check_parameters', 'Experiment', 'experiments',
            'find_experiment', 'notebooks_folder', 'run_notebook', 'keep_output', 'embed_images', 'offline',
-           'write_report', 'unfit', 'refresh', 'parse_value', 'run_command', 'refresh_command', 'check_command',
-           'handout_command', 'grade_command', 'add_classroom', 'command_line', 'main']
+           'write_report', 'unfit', 'store_outputs', 'refresh', 'parse_value', 'run_command', 'refresh_command',
+           'check_command', 'handout_command', 'grade_command', 'add_classroom', 'command_line', 'main']
 
 # %% ../nbs/56_cli.ipynb #b0e1f36c
 import argparse
@@ -301,20 +301,15 @@ def unfit(
     return ""
 
 # %% ../nbs/56_cli.ipynb #e5b4a679
-def refresh(
-    notebook: str | Path,  # path of the notebook; rewritten only if all went well
-    *,
-    timeout: float | None = None,  # seconds for the whole notebook
-    progress: bool = True,  # show a bar that counts cells
+def store_outputs(
+    executed: str | Path,  # an executed copy of the notebook
+    notebook: str | Path,  # path of the notebook; rewritten only if all is well
 ) -> Path:
-    """The notebook's path, its stored outputs those of a new run in a fresh kernel, in fast mode where it has one.
+    """The notebook's path, its stored outputs those of the executed copy, without progress bars and widgets.
 
-    Raises what `run_notebook` raises, and ValueError if an output shows a warning or a path of this machine."""
+    Raises ValueError if an output shows an error, a warning or a path of this machine."""
     nbformat = import_tool("nbformat")
     notebook = Path(notebook)
-    fast = {"fast": True} if "fast" in parameters_of(notebook) else {}
-    executed = Path(tempfile.mkdtemp(prefix="refresh-")) / notebook.name  # stays if this fails
-    run_notebook(notebook, executed, fast, timeout=timeout, progress=progress)
     cells = nbformat.read(executed, as_version=4).cells
     outputs = {cell.id: cell.outputs for cell in cells if cell.cell_type == "code"}
     for output in (output for found in outputs.values() for output in found):
@@ -333,8 +328,26 @@ def refresh(
     text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
     fresh.write_text(text + "\n", encoding="utf-8")
     os.replace(fresh, notebook)
+    return notebook
+
+
+def refresh(
+    notebook: str | Path,  # path of the notebook; rewritten only if all went well
+    *,
+    timeout: float | None = None,  # seconds for the whole notebook
+    progress: bool = True,  # show a bar that counts cells
+) -> Path:
+    """The notebook's path, its stored outputs those of a new run in a fresh kernel, in fast mode where it has one.
+
+    Raises what `run_notebook` and `store_outputs` raise."""
+    notebook = Path(notebook)
+    fast = {"fast": True} if "fast" in parameters_of(notebook) else {}
+    executed = Path(tempfile.mkdtemp(prefix="refresh-")) / notebook.name  # stays if this fails
+    run_notebook(notebook, executed, fast, timeout=timeout, progress=progress)
+    store_outputs(executed, notebook)
     shutil.rmtree(executed.parent)
     return notebook
+
 
 # %% ../nbs/56_cli.ipynb #0b09cf1e
 def parse_value(

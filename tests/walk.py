@@ -2,6 +2,7 @@
 
     python tests/walk.py                    # every notebook of nbs/
     python tests/walk.py 01_denoising ...   # some
+    python tests/walk.py --keep             # and what each showed becomes its stored outputs
 
 For each it prints the seconds, the number of code cells and the errors; pictures of the page and walk.json go to
 reports/walk/. It needs Chromium and the `browser` extra; the exit status is 1 if a notebook showed an error.
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import nbformat
+
+from diffsda.cli import store_outputs
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
@@ -241,11 +244,23 @@ def photograph(page, path: Path):
     page.screenshot(path=path.with_name(f"{path.stem}-end.png"))
 
 
+def save(page, copy: Path):
+    """Saves the notebook in the page, and returns once its outputs are in the file."""
+    choose(page, "File", "docmanager:save")
+
+    def written():
+        cells = nbformat.read(copy, as_version=4).cells
+        return all(cell.execution_count for cell in cells if cell.cell_type == "code")
+
+    wait_until(written, 60, f"{copy.name} is saved")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="stems of notebooks; none: all")
     parser.add_argument("--output", default="reports/walk", help="folder for pictures")
     parser.add_argument("--timeout", type=float, default=300, help="seconds for a notebook")
+    parser.add_argument("--keep", action="store_true", help="store what each showed as outputs")
     options = parser.parse_args()
     if reason := missing():
         raise SystemExit(reason)
@@ -258,10 +273,14 @@ def main():
     with course(chosen) as folder, jupyter_lab(folder) as lab:
         for path in chosen:
             with browser_page() as page:
+                name, found = path.relative_to(ROOT).as_posix(), Walk(path.stem, 0.0, 0, 0, [])
                 try:
-                    found = walk(page, lab, path.relative_to(ROOT).as_posix(), options.timeout)
-                except TimeoutError as error:
-                    found = Walk(path.stem, float("nan"), 0, 0, [str(error)])
+                    found = walk(page, lab, name, options.timeout)
+                    if options.keep and not found.errors:
+                        save(page, folder / name)
+                        store_outputs(folder / name, path)
+                except (TimeoutError, ValueError) as error:
+                    found = found._replace(errors=[*found.errors, str(error)])
                 photograph(page, output / path.stem)
             lab.stop_kernels()
             walks.append(found)
