@@ -348,7 +348,6 @@ def refresh(
     shutil.rmtree(executed.parent)
     return notebook
 
-
 # %% ../nbs/56_cli.ipynb #0b09cf1e
 def parse_value(
     text: str,  # a word of the command line

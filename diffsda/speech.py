@@ -253,9 +253,10 @@ PRESETS |= {
     f"{name}_long": replace(_LONG, d_dim=PRESETS[name].d_dim)
     for name in ("vowels_strings", "fsdd_strings", "ravdess", "librispeech")
 }
-PRESETS["vowels_long"] = replace(
-    _LONG, windows=None
-)  # chunks of 0.8 s, as the recordings are short
+# these recordings are short: chunks of 0.8 s
+PRESETS["vowels_short"] = replace(
+    _STRINGS, windows=None, config=replace(_STRINGS.config, steps=3000)
+)
 
 # %% ../nbs/32_speech.ipynb #8ad12bcb
 _LICENCES = {
