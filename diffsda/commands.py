@@ -18,7 +18,7 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import fields
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from .tables import Tables
 from .training import TrainConfig
 
 # %% ../nbs/53_commands.ipynb #61af9672
+@cache  # reading source takes longer than all the rest of a command line
 def comments_of(kind: type) -> dict[str, str]:
     "The comment beside each field of a dataclass and of those it is made from, by the field's name."
     found = {}

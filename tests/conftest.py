@@ -1,4 +1,4 @@
-"""What all tests share: one thread, so that sums have one order, and random numbers that do not depend on other tests."""
+"""What all tests share: one thread, so that sums have one order, random numbers that do not depend on other tests, and the order they run in."""
 
 import os
 
@@ -14,3 +14,17 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _fixed_seed():
     torch.manual_seed(0)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    "Each worker of pytest-xdist starts with a share of the slow tests: none is left with a long one at the end."
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    rest = [item for item in items if item not in set(slow)]
+    share = -(-len(rest) // workers)
+    items[:] = [
+        item
+        for i in range(workers)
+        for item in (*slow[i::workers], *rest[i * share : (i + 1) * share])
+    ]

@@ -297,6 +297,7 @@ def check_release(course):
             assert set(paper.failed()) == set(paper.tests), "no point without work"
 
 
+@pytest.mark.slow
 def test_a_class_is_graded_whatever_it_hands_in(tmp_path):
     course, came = tmp_path / "course", tmp_path / "submissions"
     assert main(["handout", "-o", str(course)]) == 0

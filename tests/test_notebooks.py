@@ -61,22 +61,26 @@ REPORTED = ("27_video_experiments", "33_audio_experiments")
 by_run = [path for path in NOTEBOOKS if path.stem not in REPORTED]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", by_run, ids=lambda p: p.stem)
 def test_runs_in_fast_mode(path, tmp_path):
     run_fast(path, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["physionet_a", "har"])
 def test_series_experiment_runs_on_stays_and_walks(data, tmp_path):
     run_fast(NBS / "42_timeseries_experiments.ipynb", tmp_path, {"data": data})
 
 
+@pytest.mark.slow
 def test_voices_experiment_ends_with_players_in_the_report(tmp_path):
     run_fast(NBS / "33_audio_experiments.ipynb", tmp_path)
     report = write_report(tmp_path / "33_audio_experiments.ipynb", tmp_path / "report.html")
     assert report.read_text(encoding="utf-8").count("<audio controls") == 3 + 4
 
 
+@pytest.mark.slow
 def test_video_experiment_has_moving_pictures_in_the_report(tmp_path):
     run_fast(NBS / "27_video_experiments.ipynb", tmp_path)
     report = write_report(tmp_path / "27_video_experiments.ipynb", tmp_path / "report.html")
