@@ -526,7 +526,8 @@ class Tables(Layout, Adapter):
             x = table[self.time] if self.time in table else range(len(table))
             for ax, name in zip(axes[:, 0], columns):
                 ax.plot(x, table[name], lw=1)
-                ax.set_ylim(every[name].min() - edge[name], every[name].max() + edge[name])
+                if every[name].notna().any():  # else there is nothing to see in this column
+                    ax.set_ylim(every[name].min() - edge[name], every[name].max() + edge[name])
                 ax.set_ylabel(name, fontsize="small")
             axis = axes[-1, 0].xaxis
             if dated:

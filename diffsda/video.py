@@ -598,11 +598,11 @@ class Films(Adapter):
     def show(self, things: dict) -> dict:  # title -> bytes (T, C, H, W); title -> HTML
         "Each clip as a moving picture, at most 8 frames a second."
         shortest = min(map(len, things.values()))  # what a model of every second frame has made
-        in_step = lambda clip: clip[:: self.stride] if len(clip) > shortest else clip
+        in_step = {t: x[:: self.stride] if len(x) > shortest else x for t, x in things.items()}
         rate = min(8, self.rate / self.stride)
         return {
-            title: moving(in_step(clip), f"{title}: a moving picture of {len(clip)} frames", rate)
-            for title, clip in things.items()
+            title: moving(clip, f"{title}: a moving picture of {len(clip)} frames", rate)
+            for title, clip in in_step.items()
         }
 
     def facts(self) -> dict:

@@ -1,5 +1,8 @@
 """Clips, files, windows and whole clips: what is read, what is refused, and that no frame is lost."""
 
+import base64
+import io
+import re
 import warnings
 from fractions import Fraction
 
@@ -330,6 +333,14 @@ class TestFilms:
         for path in (tmp_path / "fast", tmp_path / "fast" / "film.mp4"):
             with pytest.raises(ValueError, match=r"24 frames a second, .* trained at 12; .*-r 12"):
                 films.pieces(path)
+
+    def test_an_alternative_text_counts_the_frames_that_are_shown(self):
+        films = Films(V=4, stride=2, size=None, frame=(3, 8, 8))
+        shown = films.show({"as it came": noise(9, 3, 8, 8), "as it was made": noise(5, 3, 8, 8)})
+        for made in shown.values():
+            told = re.search(r"a moving picture of (\d+) frames", made)[1]
+            kept = base64.b64decode(re.search(r"base64,([^\"]+)", made)[1])
+            assert int(told) == Image.open(io.BytesIO(kept)).n_frames == 5
 
     def test_a_rate_must_be_one(self):
         with pytest.raises(ValueError, match="rate must be above 0 frames a second, got 0"):
