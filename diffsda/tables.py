@@ -318,7 +318,9 @@ def read_table(path: str | Path):  # a data frame, an array, or a dict of arrays
             held = dict(held)
             held = held if len(held) > 1 else next(iter(held.values()))
     except ImportError as error:
-        raise ValueError(f"{path}: Parquet needs pyarrow: pip install pyarrow") from error
+        raise ValueError(
+            f"{path}: Parquet needs pyarrow: pip install 'diffsda[parquet]'"
+        ) from error
     except (ValueError, OSError, EOFError, StopIteration, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} cannot be read, is it whole? ({error})") from error
     return held
