@@ -131,6 +131,20 @@ def _natural(path: Path) -> list:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.as_posix())]
 
 
+def _images(folder: Path):
+    "The images of a folder, one by one, in order of name."
+    from PIL import Image, UnidentifiedImageError
+
+    for path in sorted((p for p in folder.iterdir() if p.suffix.lower() in IMAGES), key=_natural):
+        try:
+            with Image.open(path) as image:
+                image.load()
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise ValueError(f"{path} cannot be read ({error}); get the file again") from error
+        image.filename = str(path)
+        yield image
+
+# %% ../nbs/22_video.ipynb #32fc5c36
 def _av():
     "The package av. Raises ValueError if it is not installed."
     try:
@@ -173,20 +187,6 @@ def _film(path: Path):
             yield frame.to_image()
     if came < promised:
         raise ValueError(f"{path} is cut short: {came} of {promised} frames; get the file again")
-
-
-def _images(folder: Path):
-    "The images of a folder, one by one, in order of name."
-    from PIL import Image, UnidentifiedImageError
-
-    for path in sorted((p for p in folder.iterdir() if p.suffix.lower() in IMAGES), key=_natural):
-        try:
-            with Image.open(path) as image:
-                image.load()
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise ValueError(f"{path} cannot be read ({error}); get the file again") from error
-        image.filename = str(path)
-        yield image
 
 # %% ../nbs/22_video.ipynb #07774f91
 def read_clip(
