@@ -191,7 +191,8 @@ class Adapter:
             x, times = wholes[i][start : start + V], pieces.times[i][start : start + V]
             if x.isfinite().any():
                 like = in_pieces([x], names=(pieces.names[i],), times=(times,), alone=True)
-                at = "" if len(wholes[i]) < 2 * V else str(pd.Index(times[:1])[0])
+                at = str(pd.Index(times[:1])[0]).removesuffix(" 00:00:00")  # of a day
+                at = at if len(wholes[i]) >= 2 * V else ""
                 found.append(Excerpt(pieces.names[i], at, self.things([x], like)))
         return found
 

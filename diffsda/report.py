@@ -406,7 +406,8 @@ img { display: block; width: 100%; height: auto; } section > img { max-width: 40
 audio { width: 100% !important; min-width: 9rem; height: 2.2rem; display: block; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .25rem .45rem; text-align: right; border-bottom: 1px solid #d8dbe0; }
-tbody th { text-align: left; } footer { margin: 3rem 0 1rem; font-size: .8rem; color: #555; }
+tbody th { text-align: left; } code { white-space: nowrap; } footer { margin: 3rem 0 1rem; font-size: .8rem; color: #555; }
+@media (max-width: 30rem) { table { font-size: .75rem; } th, td { padding: .2rem .3rem; } }
 """
 
 # %% ../nbs/51_report.ipynb #4496388e

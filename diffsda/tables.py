@@ -318,7 +318,9 @@ def read_table(path: str | Path):  # a data frame, an array, or a dict of arrays
             held = dict(held)
             held = held if len(held) > 1 else next(iter(held.values()))
     except ImportError as error:
-        raise ValueError(f"{path}: Parquet needs pyarrow: pip install pyarrow") from error
+        raise ValueError(
+            f"{path}: Parquet needs pyarrow: pip install 'diffsda[parquet]'"
+        ) from error
     except (ValueError, OSError, EOFError, StopIteration, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} cannot be read, is it whole? ({error})") from error
     return held
@@ -526,7 +528,8 @@ class Tables(Layout, Adapter):
             x = table[self.time] if self.time in table else range(len(table))
             for ax, name in zip(axes[:, 0], columns):
                 ax.plot(x, table[name], lw=1)
-                ax.set_ylim(every[name].min() - edge[name], every[name].max() + edge[name])
+                if every[name].notna().any():  # else there is nothing to see in this column
+                    ax.set_ylim(every[name].min() - edge[name], every[name].max() + edge[name])
                 ax.set_ylabel(name, fontsize="small")
             axis = axes[-1, 0].xaxis
             if dated:

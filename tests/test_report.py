@@ -65,3 +65,24 @@ def test_a_page_of_other_data_is_refused_and_the_former_stays(case):
             report(model, wrong, where, labels, progress=False)
     assert path.read_text(encoding="utf-8") == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_windows_of_days_are_told_by_their_day(case):
+    name, model, source, _, _ = case
+    if name != "table":
+        pytest.skip("only tables have dates")
+    told = [part.start for part in model.adapter.excerpts(source, most=60)]
+    assert told[:3] == ["2024-01-01", "2024-01-02", "2024-01-03"]
+    later = source[source["date"].dt.hour + 24 * source["date"].dt.day >= 30]
+    told = [part.start for part in model.adapter.excerpts(later, most=60)]
+    assert told[0] == "2024-01-01 06:00:00"
+
+
+def test_a_column_without_any_value_leaves_its_panel_empty(case):
+    name, model, source, _, path = case
+    if name != "table":
+        pytest.skip("only tables have columns")
+    page = path.with_name("holes.html")
+    report(model, source.assign(flow=float("nan")), page, progress=False)
+    assert len(page.read_text(encoding="utf-8")) > 50_000
+    page.unlink()

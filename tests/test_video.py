@@ -1,6 +1,10 @@
 """Clips, files, windows and whole clips: what is read, what is refused, and that no frame is lost."""
 
+import base64
+import io
+import re
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from diffsda.video import (
     Clips,
     Films,
     Windows,
+    film_rate,
     flips_and_jitter,
     open_clips,
     read_clip,
@@ -172,6 +177,28 @@ class TestFiles:
             read_clips(tmp_path)
         assert read_clips(tmp_path, size=8).frames.shape == (6, 3, 8, 8)
 
+    @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mov", ".mkv"])
+    def test_a_film_says_its_rate(self, tmp_path, suffix):
+        write_film(tmp_path / f"a{suffix}", smooth(12), Fraction(30000, 1001))
+        assert film_rate(tmp_path / f"a{suffix}") == pytest.approx(29.97, abs=0.05)
+
+    def test_a_film_that_says_no_rate_has_the_one_that_is_named(self, tmp_path):
+        write_film(tmp_path / "a.mpg", smooth(12), Fraction(30000, 1001))  # not its usual codec
+        assert film_rate(tmp_path / "a.mpg") == 0 and read_clips(tmp_path, rate=10).rate == 10
+
+    def test_clips_have_the_rate_of_their_films_and_images_the_one_that_is_named(self, tmp_path):
+        write_images(tmp_path / "stills" / "a", noise(3, 32, 32, 3))
+        assert read_clips(tmp_path).rate == 25 and read_clips(tmp_path, rate=10).rate == 10
+        write_film(tmp_path / "b.mp4", smooth(5), 30)
+        assert read_clips(tmp_path, rate=10).rate == 30
+        write_film(tmp_path / "c.mp4", smooth(5), Fraction(30000, 1001))
+        assert len(read_clips(tmp_path)) == 3  # 29.97 is called 30
+        write_film(tmp_path / "d.mp4", smooth(5), 24)
+        with pytest.raises(
+            ValueError, match=r"d\.mp4 has 24 frames a second, .* 30; .*ffmpeg .*-r 30"
+        ):
+            read_clips(tmp_path)
+
 
 def numbered(lengths):
     "Clips whose frames hold their own number."
@@ -294,6 +321,31 @@ class TestFilms:
         with pytest.raises(ValueError, match="does not exist"):
             Disentangler.load(tmp_path / "elsewhere", Films)
 
+    def test_the_rate_of_the_films_is_that_of_the_model_and_of_what_it_makes(self, tmp_path):
+        for name, rate in (("a", 12), ("b", 12), ("fast", 24)):
+            (tmp_path / name).mkdir()
+            write_film(tmp_path / name / "film.mp4", smooth(9), rate)
+        films, notes = Films(V=4, stride=2, size=8).fitted(tmp_path / "a")
+        assert films.rate == 12 and notes == ("the clips have 12 frames a second",)
+        films.write(noise(4, 3, 8, 8), tmp_path / "made.mp4")
+        assert film_rate(tmp_path / "made.mp4") == 6
+        assert films.pieces(tmp_path / "b").times[0].tolist() == [0, 2 / 12, 4 / 12, 6 / 12, 8 / 12]
+        for path in (tmp_path / "fast", tmp_path / "fast" / "film.mp4"):
+            with pytest.raises(ValueError, match=r"24 frames a second, .* trained at 12; .*-r 12"):
+                films.pieces(path)
+
+    def test_an_alternative_text_counts_the_frames_that_are_shown(self):
+        films = Films(V=4, stride=2, size=None, frame=(3, 8, 8))
+        shown = films.show({"as it came": noise(9, 3, 8, 8), "as it was made": noise(5, 3, 8, 8)})
+        for made in shown.values():
+            told = re.search(r"a moving picture of (\d+) frames", made)[1]
+            kept = base64.b64decode(re.search(r"base64,([^\"]+)", made)[1])
+            assert int(told) == Image.open(io.BytesIO(kept)).n_frames == 5
+
+    def test_a_rate_must_be_one(self):
+        with pytest.raises(ValueError, match="rate must be above 0 frames a second, got 0"):
+            Clips(noise(3, 3, 4, 4), [0, 3], rate=0)
+
     def test_bad_clips_are_refused(self):
         model = tiny_model()
         with pytest.raises(ValueError, match="this clip has 3 frames.*, a piece 4"):
@@ -332,9 +384,11 @@ def test_a_prepared_set_opens_without_being_read(tmp_path):
     }
     (home / "index.json").write_text(json.dumps(facts))
     clips = open_clips("made", tmp_path)
-    assert isinstance(clips.frames, np.memmap) and clips.rate == 12.5
+    assert isinstance(clips.frames, np.memmap) and clips.rate == Windows(clips, V=3).rate == 12.5
     assert clips.static["who"].tolist() == [1, 0] and list(clips.dynamic) == ["deed"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         data = Windows(clips, V=3)[:]
     assert isinstance(data, Sequences) and data.dynamic["deed"].shape == (3, 3)
+    (home / "index.json").write_text(json.dumps(facts | {"rate": 0.0}))  # nobody knows it
+    assert open_clips("made", tmp_path).rate == 25
