@@ -255,7 +255,7 @@ PRESETS |= {
 }
 # these recordings are short: chunks of 0.8 s
 PRESETS["vowels_short"] = replace(
-    _STRINGS, windows=None, config=replace(_STRINGS.config, steps=3000)
+    _STRINGS, windows=None, config=replace(_STRINGS.config, steps=2000)
 )
 
 # %% ../nbs/32_speech.ipynb #8ad12bcb
