@@ -257,15 +257,15 @@ class Bound(NamedTuple):
 
 
 def surprise(
-    x: Tensor,  # (B, V, *frame) means of frames
-    batch: Sequences,
+    mean: Tensor,  # (B, V, *frame) what was drawn
+    x: Tensor,  # the same, what was there
+    mask: Tensor,  # broadcasts to x, True where observed
 ) -> tuple[Tensor, Tensor]:  # () nats, and () how many values were observed
     "-log p(x) of observed values, for the variance that fits best: the mean squared error (Rybkin et al. 2021)."
-    mask = batch.mask.expand_as(x)
-    error = torch.where(mask, x.to(batch.x.dtype) - batch.x, 0.0).square().sum()
-    count = mask.sum()
-    nll = 0.5 * count * (2 * math.pi * math.e * (error / count).clamp(min=1e-8)).log()
-    return nll, count
+    mask = mask.expand_as(x)
+    error, count = torch.where(mask, mean.to(x.dtype) - x, 0.0).square().sum(), mask.sum()
+    variance = (error / count.clamp(min=1)).clamp(min=1e-8)
+    return 0.5 * count * (2 * math.pi * math.e * variance).log(), count
 
 
 def evidence_bound(
@@ -275,7 +275,7 @@ def evidence_bound(
 ) -> Bound:
     "The bound of a batch at one draw of its codes; the decoder's variance is the batch's mean squared error."
     q_s, q_d, codes = posterior or model.posterior(batch)
-    nll, count = surprise(model.draw(codes), batch)
+    nll, count = surprise(model.draw(codes), batch.x, batch.mask)
     standard = Gaussian(torch.zeros_like(q_s.mean), torch.zeros_like(q_s.mean))
     kl_d = q_d.kl(model.prior(codes.d)) * batch.frame_mask[..., None]
     return Bound(nll, q_s.kl(standard).sum(), kl_d.sum(), count)
