@@ -186,8 +186,9 @@ def clearness(
         p = rows / np.maximum(rows.sum(1, keepdims=True), 1e-12)
         return 1 + (p * np.log(np.maximum(p, 1e-12))).sum(1) / np.log(rows.shape[1])
 
-    weight = importance.sum(1) / importance.sum()  # numbers nobody uses do not count
-    return float(weight @ sharp(importance)), float(sharp(importance.T).mean())
+    used = importance.sum(1) / max(importance.sum(), 1e-12)  # numbers nobody uses do not count
+    told = importance.sum(0) > 0  # nor is a factor captured that nothing tells
+    return float(used @ sharp(importance)), float((sharp(importance.T) * told).mean())
 
 
 def dci(
