@@ -368,11 +368,11 @@ class SKD(Codec):
         pairs = exists[:, 1:, None]
         if not pairs.any():
             raise ValueError("a linear law needs sequences of two frames at least, got none")
-        before, after = ((part * pairs).flatten(0, 1) for part in (z[:, :-1], z[:, 1:]))
+        before, after = ((part * pairs).double().flatten(0, 1) for part in (z[:, :-1], z[:, 1:]))
         sums = before.T @ before / pairs.sum(), before.T @ after / pairs.sum()
         if self.training:
             for running, new in zip((self.gram, self.cross), sums):
-                running.lerp_(new.detach(), 0.1)
+                running.lerp_(new.detach().to(running.dtype), 0.1)
         return linear_law(*sums)
 
     def basis(self) -> tuple[Tensor, int]:  # (k, k) columns, those that stay first
@@ -412,8 +412,8 @@ def skd_loss(
     "SKD: reconstruction, prediction by a linear law in frames and in codes, and the law's spectrum (Berman et al. 2023)."
     z, exists = model.latent(batch), batch.frame_mask
     C = model.law(z, exists)
-    follows = torch.cat([z[:, :1], z[:, :-1] @ C.to(z.dtype)], dim=1)
-    x, predicted = model.decoder(z), model.decoder(follows)
+    follows = torch.cat([z[:, :1], (z[:, :-1].double() @ C).to(z.dtype)], dim=1)
+    x, predicted = (model.decoder(codes).to(z.dtype) for codes in (z, follows))
     mask = batch.mask.expand_as(x)
     mean = lambda error: torch.where(mask, error, 0.0).square().sum() / mask.sum()
     latent = ((z - follows).square() * exists[..., None]).sum() / (exists.sum() * z.shape[-1])
@@ -442,7 +442,7 @@ class FrameByFrame(Rebuildable):
         )
 
     def forward(self, x: Tensor, lengths: Tensor, mask: Tensor) -> Factors:
-        z = self.to_z(self.frames(x, mask))
+        z = self.to_z(self.frames(x, mask)).to(x.dtype)
         exists = (torch.arange(x.shape[1], device=x.device) < lengths[:, None])[..., None]
         s = (z * exists).sum(1) / lengths[:, None]
         return Factors(s, (z - s[:, None]) * exists)

@@ -464,8 +464,19 @@ def rings(n, seed):
     return Sequences(x, static={"side": side}, dynamic={"way": way[:, None].repeat(1, 8)})
 
 
-@pytest.mark.parametrize("name", LEARNERS + ["PCA"])
-def test_after_a_short_training_a_swap_takes_what_stays_from_one_and_motion_from_the_other(name):
+# ours and DSVAE have tests of their own; s of DBSE knows where the motion begins
+MOTION = {
+    "frame-wise": 0.9,
+    "C-DSVAE": 0.3,
+    "SPYL": 0.8,
+    "DBSE": 0.4,
+    "SKD": 0.6,
+    "supervised": 0.8,
+}
+
+
+@pytest.mark.parametrize("name, least", [*MOTION.items(), ("PCA", 0.9)])
+def test_a_swap_takes_what_stays_from_one_and_motion_from_the_other(name, least):
     data, test = rings(400, 0), rings(80, 1)
     config = TrainConfig(200, 32, lr=8e-3, warmup=10)
     preset = Preset(4, 2, 16, 32, 32, config, embedding=16, draws=1, levels=4, lowest=2.0)
@@ -473,9 +484,5 @@ def test_after_a_short_training_a_swap_takes_what_stays_from_one_and_motion_from
     a, b = test[:40], test[40:]
     made = model.swap(a, b, **sampling_of(model, preset)).x
     alike = lambda x, y: torch.stack([x.flatten(), y.flatten()]).corrcoef()[0, 1].item()
-    side = alike(made[..., 0].mean(1), a.x[..., 0].mean(1))
-    motion = alike(made[..., 1:], b.x[..., 1:])
-    print(name, side, motion)
-    assert side > 0.8
-    if name != "DBSE":  # its s knows where the motion begins
-        assert motion > 0.6
+    assert alike(made[..., 0].mean(1), a.x[..., 0].mean(1)) > 0.9
+    assert alike(made[..., 1:], b.x[..., 1:]) > least
