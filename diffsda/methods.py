@@ -192,7 +192,7 @@ def contrast_with(
     first = torch.zeros(len(z), dtype=torch.long, device=z.device)
     return cross_entropy(cosines / temperature, first)
 
-
+# %% ../nbs/46_methods.ipynb #dcc0723e
 def own_contrasts(
     model: SPYL,
     batch: Sequences,
@@ -392,7 +392,7 @@ class SKD(Codec):
         z = torch.linalg.solve(basis, factors.per_frame().double(), left=False)
         return self.decoder(z.float())
 
-
+# %% ../nbs/46_methods.ipynb #23c50249
 def spectrum_penalty(eigenvalues: Tensor, statics: int) -> Tensor:  # ()
     "How far those that stay are from 1, and the real parts above 0.5 of the others (SKD)."
     still = stays(eigenvalues, statics)
@@ -488,7 +488,7 @@ class RandomCodes(MeanFrame):
             lambda code: code.to(batch.x)
         )
 
-
+# %% ../nbs/46_methods.ipynb #2d4a7039
 class PrincipalCodes(MeanFrame):
     "Linear codes: main components of a sequence's mean frame, and of what its frames have beside it. Holes count as the mean."
 
@@ -621,6 +621,7 @@ _counted = lambda loss: (
 _plain = lambda loss: lambda preset, data: loss
 _denoising = lambda preset, data: loss_of(preset)
 
+# %% ../nbs/46_methods.ipynb #5256d521
 METHODS = {
     "ours, static first": Method(_ours("static first"), _denoising, "08_encoder"),
     "ours, paper": Method(_ours("paper"), _denoising, "arXiv 2510.05717"),
@@ -685,7 +686,7 @@ def make_method(
     make = lambda hidden: method.make(preset, data, hidden)
     return make(as_large(make, target) if not name.startswith("ours") else preset.hidden)
 
-
+# %% ../nbs/46_methods.ipynb #7ee6773f
 def fit_method(
     name: str,  # a key of METHODS
     data,  # normalised training sequences: len(data), data[rows]

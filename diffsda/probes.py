@@ -245,7 +245,7 @@ def mig(
         gaps.append(_gap(told / max(mutual_info_score(y, y), 1e-12)))
     return float(np.mean(gaps))
 
-
+# %% ../nbs/13_probes.ipynb #72abbdd3
 def code_scores(
     factors: Factors,  # codes of `data`
     data: Sequences,  # real sequences with labels
