@@ -50,7 +50,8 @@ def _linear_probe(
         if (
             name in data.static
         ):  # the whole sequence laid out in one row; s is the same in every frame
-            alike = bool((data.x[:, :1] == data.x).all())
+            same = (data.x[:, :1] == data.x).all(-1) | ~data.frame_mask
+            alike = bool(same.all())
             x = data.x[:, 0] if alike else data.x.flatten(1)
         else:
             x = data.x

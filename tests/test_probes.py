@@ -54,6 +54,24 @@ def test_a_strong_probe_finds_what_a_linear_one_cannot():
     assert table.loc["level", "s_strong"] < 65
 
 
+def test_the_linear_probe_of_s_does_not_see_how_long_a_sequence_is():
+    "Labels are lengths: nothing of them is in s, and whole sequences may be read beside shorter ones."
+    lengths = 2 + torch.arange(600) % 4
+    data = Sequences(torch.ones(600, 6, 1), lengths, static={"level": lengths - 2})
+    codes = Factors(torch.randn(600, 3), torch.randn(600, 6, 1))
+    full = Sequences(torch.ones(300, 6, 1), static={"level": data.static["level"][:300]})
+    brief = TrainConfig(steps=5, batch=32)
+    for first in (data[:300], full):
+        table = leakage(
+            codes.map(lambda c: c[:300]),
+            first,
+            codes.map(lambda c: c[300:]),
+            data[300:],
+            config=brief,
+        )
+        assert table.loc["level", "s_linear"] < 40  # chance is 25
+
+
 def test_codes_become_sequences_in_both_forms(plain):
     shared = codes_as_sequences(Factors(torch.randn(600, 3), plain.x), plain)
     own = codes_as_sequences(Factors(torch.randn(600, 8, 3), plain.x), plain)
