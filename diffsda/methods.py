@@ -6,7 +6,7 @@
 __all__ = ['METHODS', 'Canvas', 'frame_networks', 'OneReader', 'reordered', 'recoloured', 'contrast_of_pairs',
            'mutual_information', 'cdsvae_loss', 'SPYL', 'pick_negatives', 'contrast_with', 'own_contrasts', 'spyl_loss',
            'DBSE', 'dbse_loss', 'linear_law', 'stays', 'law_basis', 'SKD', 'spectrum_penalty', 'skd_loss',
-           'FrameByFrame', 'MeanFrame', 'RandomCodes', 'PrincipalCodes', 'Heads', 'heads_for', 'Supervised',
+           'FrameByFrame', 'MeanFrame', 'RandomCodes', 'PrincipalCodes', 'Heads', 'classes_of', 'Supervised',
            'supervised_loss', 'Method', 'weights', 'as_large', 'make_method', 'fit_method', 'sampling_of']
 
 # %% ../nbs/46_methods.ipynb #15d720f7
@@ -543,15 +543,15 @@ class Heads(Rebuildable):
         return total
 
 
-def heads_for(data, width: int, kind: str) -> Heads:  # kind: "static" or "dynamic"
-    "Readers of all labels of a kind that are classes."
+def classes_of(data, kind: str) -> tuple[tuple, tuple]:  # kind: "static" or "dynamic"
+    "Names of the labels of a kind that are classes, and how many classes each has."
     first, largest = data[:1], {}
     for batch in in_batches(data):
         for name, y in getattr(batch, kind).items():
             if not y.is_floating_point():
                 largest[name] = max(largest.get(name, 1), int(y.max()))
     size = lambda name: len(first.classes.get(name, ())) or largest[name] + 1
-    return Heads(width, tuple(largest), tuple(map(size, largest)))
+    return tuple(largest), tuple(map(size, largest))
 
 
 class Supervised(Codec):
@@ -574,41 +574,65 @@ def supervised_loss(model: Supervised, batch: Sequences) -> LossSum:
 
 # %% ../nbs/46_methods.ipynb #3e0b23b1
 def _vae(kind: type) -> Callable:
-    def make(preset: Preset, data, hidden: int):
-        s_dim, d_dim = preset.s_dim, preset.d_dim
-        frames, network = frame_networks(preset, data[:1].frame, s_dim + d_dim)
-        return kind(frames, Canvas(network), s_dim, d_dim, hidden)
+    def make(preset: Preset, data):
+        s_dim, d_dim, frame = preset.s_dim, preset.d_dim, data[:1].frame
+
+        def sized(hidden: int):
+            frames, network = frame_networks(preset, frame, s_dim + d_dim)
+            return kind(frames, Canvas(network), s_dim, d_dim, hidden)
+
+        return sized
 
     return make
 
 
 def _ours(recipe: str) -> Callable:
-    return lambda preset, data, hidden: build(preset.by(recipe), data[:1].frame)
+    def make(preset: Preset, data):
+        frame = data[:1].frame
+        return lambda hidden: build(preset.by(recipe), frame)
+
+    return make
 
 
-def _skd(preset: Preset, data, hidden: int, k: int = 40):
-    frames, network = frame_networks(preset, data[:1].frame, k)
-    return SKD(frames, Canvas(network), hidden)
+def _skd(preset: Preset, data, k: int = 40):
+    frame = data[:1].frame
+
+    def sized(hidden: int):
+        frames, network = frame_networks(preset, frame, k)
+        return SKD(frames, Canvas(network), hidden)
+
+    return sized
+
+# %% ../nbs/46_methods.ipynb #b3435d94
+def _frame_by_frame(preset: Preset, data):
+    z_dim, frame = preset.s_dim + preset.d_dim, data[:1].frame
+
+    def sized(hidden: int):
+        frames, network = frame_networks(preset, frame, z_dim)
+        return DiffSDA(FrameByFrame(frames, z_dim, hidden), network)
+
+    return sized
 
 
-def _frame_by_frame(preset: Preset, data, hidden: int):
-    z_dim = preset.s_dim + preset.d_dim
-    frames, network = frame_networks(preset, data[:1].frame, z_dim)
-    return DiffSDA(FrameByFrame(frames, z_dim, hidden), network)
+def _supervised(preset: Preset, data):
+    s_dim, d_dim, frame = preset.s_dim, preset.d_dim, data[:1].frame
+    static, dynamic = (classes_of(data, kind) for kind in ("static", "dynamic"))
 
+    def sized(hidden: int):
+        frames, network = frame_networks(preset, frame, s_dim + d_dim)
+        reader = SequenceEncoder(frames, s_dim, d_dim, hidden)
+        return Supervised(reader, Canvas(network), Heads(s_dim, *static), Heads(d_dim, *dynamic))
 
-def _supervised(preset: Preset, data, hidden: int):
-    s_dim, d_dim = preset.s_dim, preset.d_dim
-    frames, network = frame_networks(preset, data[:1].frame, s_dim + d_dim)
-    heads = heads_for(data, s_dim, "static"), heads_for(data, d_dim, "dynamic")
-    return Supervised(SequenceEncoder(frames, s_dim, d_dim, hidden), Canvas(network), *heads)
+    return sized
 
 
 @dataclass(frozen=True)
 class Method:
     "How a model is made, and what it minimises."
 
-    make: Callable  # (preset, data, hidden) -> untrained model
+    make: (
+        Callable  # (preset, data) -> a function of the hidden width that gives the untrained model
+    )
     loss: (
         Callable | None
     )  # (preset, data) -> (model, batch) -> LossSum; None: it has `fit`, and no steps
@@ -632,11 +656,11 @@ METHODS = {
     "DBSE": Method(_vae(DBSE), _plain(dbse_loss), "arXiv 2406.18131"),
     "SKD": Method(_skd, _plain(skd_loss), "arXiv 2303.17264"),
     "supervised": Method(_supervised, _plain(supervised_loss)),
-    "PCA": Method(lambda p, data, hidden: PrincipalCodes(data[:1].frame, p.s_dim, p.d_dim), None),
+    "PCA": Method(lambda p, data: lambda _: PrincipalCodes(data[:1].frame, p.s_dim, p.d_dim), None),
     "random codes": Method(
-        lambda p, data, hidden: RandomCodes(data[:1].frame, p.s_dim, p.d_dim), None
+        lambda p, data: lambda _: RandomCodes(data[:1].frame, p.s_dim, p.d_dim), None
     ),
-    "mean frame": Method(lambda p, data, hidden: MeanFrame(data[:1].frame), None),
+    "mean frame": Method(lambda p, data: lambda _: MeanFrame(data[:1].frame), None),
 }
 
 # %% ../nbs/46_methods.ipynb #41dd087e
@@ -678,12 +702,11 @@ def make_method(
     "The untrained model of a method, as large as ours by the same preset. Raises ValueError for an unknown name."
     if name not in METHODS:
         raise ValueError(f"unknown method {name!r}; there are {', '.join(METHODS)}")
-    method = METHODS[name]
-    if method.loss is None:
-        return method.make(preset, data, 1)
+    make, frame = METHODS[name].make(preset, data), data[:1].frame
+    if METHODS[name].loss is None:
+        return make(1)
     with torch.device("meta"):
-        target = weights(build(preset, data[:1].frame))
-    make = lambda hidden: method.make(preset, data, hidden)
+        target = weights(build(preset, frame))
     return make(as_large(make, target) if not name.startswith("ours") else preset.hidden)
 
 # %% ../nbs/46_methods.ipynb #7ee6773f

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from makers import Lazy
 
 from diffsda.data import Sequences
 from diffsda.dsvae import DSVAE, Gaussian, evidence_bound
@@ -43,6 +44,15 @@ from diffsda.training import TrainConfig
 
 FRAME = (2, 3)
 TINY = Preset(4, 2, 16, 24, 24, TrainConfig(3, 8, warmup=1), embedding=16, draws=1, levels=3)
+
+
+class Rows(Lazy):
+    "A set that is read from arrays on disk, as windows of clips are."
+
+    def __getitem__(self, rows):
+        return self.data[torch.from_numpy(torch.arange(len(self))[rows].numpy())]
+
+
 LEARNERS = [name for name, method in METHODS.items() if method.loss is not None]
 DRAWN_AT_ONCE = [name for name in LEARNERS if "ours" not in name and name != "frame-wise"]
 
@@ -112,6 +122,13 @@ def test_methods_are_as_large_as_ours_on_images(name):
     model = make_method(name, preset, data).eval()
     assert abs(weights(model) / weights(build(preset, data.frame)) - 1) < 0.1
     assert model.reconstruct(data, **sampling_of(model, preset)).x.shape == data.x.shape
+
+
+@pytest.mark.parametrize("name", ["SKD", "supervised"])
+def test_a_set_that_is_read_by_rows_will_do(name):
+    data = sequences()
+    model, _ = fit_method(name, Rows(data), TINY, progress=False)
+    assert model.encode(data).s.shape[0] == len(data)
 
 
 def test_a_size_out_of_reach_is_refused():
