@@ -119,6 +119,10 @@ results: $(STAMP) ## repeat the runs behind the README's tables (many hours on a
 	@for run in $(SCENES); do set -- $$run "static first"; \
 		$(BIN)/diffsda run $$1 -p fast False -p recipe "$$2" -o "reports/$$1-$$2" || exit 1; done
 	@$(BIN)/diffsda run video -p fast False
+	@for seed in 0 1 2; do for data in bump rotor; do \
+		$(BIN)/diffsda run rivals -p data $$data -p fast False -p seed $$seed -o reports/rivals-$$data-$$seed || exit 1; done; done
+	@for data in digits sprites sprites_scenes vowels fsdd_strings airquality physionet_a; do \
+		$(BIN)/diffsda run rivals -p data $$data -p fast False -o reports/rivals-$$data || exit 1; done
 	@$(BIN)/diffsda run recipes -p fast False
 
 site: $(STAMP) ## build the course as a static site in _docs/html, from stored outputs: no notebook is run

@@ -1,13 +1,23 @@
 """Probes at both ends, perfect and chance: they find their own label, and nothing where there is nothing."""
 
 import makers
+import numpy as np
 import pytest
 import torch
 from makers import Lazy, squares
 
 from diffsda.data import Sequences
 from diffsda.encoder import Factors
-from diffsda.probes import codes_as_sequences, leakage
+from diffsda.probes import (
+    CodeTable,
+    clearness,
+    code_scores,
+    codes_as_sequences,
+    dci,
+    leakage,
+    mig,
+    sap,
+)
 from diffsda.training import TrainConfig
 
 BRIEF = TrainConfig(steps=150, batch=64, lr=5e-3, warmup=10)
@@ -44,6 +54,24 @@ def test_a_strong_probe_finds_what_a_linear_one_cannot():
     assert table.loc["level", "s_strong"] < 65
 
 
+def test_the_linear_probe_of_s_does_not_see_how_long_a_sequence_is():
+    "Labels are lengths: nothing of them is in s, and whole sequences may be read beside shorter ones."
+    lengths = 2 + torch.arange(600) % 4
+    data = Sequences(torch.ones(600, 6, 1), lengths, static={"level": lengths - 2})
+    codes = Factors(torch.randn(600, 3), torch.randn(600, 6, 1))
+    full = Sequences(torch.ones(300, 6, 1), static={"level": data.static["level"][:300]})
+    brief = TrainConfig(steps=5, batch=32)
+    for first in (data[:300], full):
+        table = leakage(
+            codes.map(lambda c: c[:300]),
+            first,
+            codes.map(lambda c: c[300:]),
+            data[300:],
+            config=brief,
+        )
+        assert table.loc["level", "s_linear"] < 40  # chance is 25
+
+
 def test_codes_become_sequences_in_both_forms(plain):
     shared = codes_as_sequences(Factors(torch.randn(600, 3), plain.x), plain)
     own = codes_as_sequences(Factors(torch.randn(600, 8, 3), plain.x), plain)
@@ -73,3 +101,102 @@ def test_leakage_reads_lazily(plain):
         for wrap in (Lazy, lambda data: data)
     ]
     assert tables[0].equals(tables[1])
+
+
+# What single numbers are for
+
+
+def grid(n=2000, classes=4, factors=2, seed=0):
+    return torch.randint(classes, (n, factors), generator=torch.Generator().manual_seed(seed))
+
+
+def table(codes, labels):
+    names = [f"f{i}" for i in range(labels.shape[1])]
+    known = {name: y.numpy() for name, y in zip(names, labels.T)}
+    return CodeTable(codes.float().numpy(), known, [f"c{i}" for i in range(codes.shape[1])])
+
+
+def test_a_perfect_code_a_random_one_and_a_rotated_one():
+    first, second = grid(seed=0), grid(seed=1)
+    g = torch.Generator().manual_seed(2)
+    noise = lambda y: torch.randn(len(y), 2, generator=g)
+    turned = lambda y: y.float() @ (0.5**0.5 * torch.tensor([[1.0, -1.0], [1.0, 1.0]]))
+    measured = {}
+    for name, code in {"perfect": lambda y: y, "random": noise, "rotated": turned}.items():
+        fit, test = table(code(first), first), table(code(second), second)
+        found = dci(fit, test)
+        measured[name] = (*found[:3], sap(fit, test), mig(test))
+    D, C, I, SAP, MIG = measured["perfect"]
+    assert min(D, C, I, MIG) > 0.98 and SAP == pytest.approx(0.75, abs=0.04)
+    D, C, I, SAP, MIG = measured["random"]
+    assert max(D, C, SAP, MIG) < 0.1 and I == pytest.approx(0.25, abs=0.05)
+    D, C, I, SAP, MIG = measured["rotated"]
+    assert max(D, C, SAP, MIG) < 0.1 and I > 0.98  # all is known, nothing is aligned
+
+
+def test_clearness_by_hand():
+    assert clearness(np.eye(3)) == (1, 1)
+    assert np.allclose(clearness(np.ones((3, 2))), 0)
+    # a number for both factors, used twice as much as the one for the second alone
+    D, C = clearness(np.array([[1.0, 1.0], [0.0, 1.0]]))
+    assert D == pytest.approx(2 / 3 * 0 + 1 / 3 * 1) and C == pytest.approx((1 + 0) / 2)
+    unused = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    assert clearness(unused)[0] == pytest.approx(1)  # what nobody uses does not count
+    with pytest.raises(ValueError, match="two codes and two factors"):
+        clearness(np.ones((4, 1)))
+
+
+def test_mig_and_sap_by_hand():
+    y = grid()
+    half = torch.stack([y[:, 0], y[:, 0] // 2, y[:, 1]], 1)  # c1 tells one of the two bits of f0
+    fit = table(half, y)
+    assert mig(fit) == pytest.approx((0.5 + 1) / 2, abs=0.01)
+    assert sap(fit, fit) == pytest.approx((1 - 0.5 + 1 - 0.25) / 2, abs=0.02)
+    doubled = table(torch.cat([y, y], 1), y)  # every factor is told twice
+    assert mig(doubled) == 0 and sap(doubled, doubled) == 0
+
+
+def test_quantities_count_as_well():
+    g = torch.Generator().manual_seed(0)
+    y = torch.rand(1500, 2, generator=g)
+    fit = table(y, y)
+    found = dci(fit, fit)
+    assert min(found[:3]) > 0.97 and mig(fit) > 0.9 and sap(fit, fit) > 0.97
+    unknown = y.clone()
+    unknown[:300, 0] = torch.nan
+    assert len(table(y, unknown).known("f0")[0]) == 1200
+
+
+def test_codes_become_rows_of_numbers(plain):
+    codes = Factors(torch.randn(600, 3), torch.randn(600, plain.x.shape[1], 2))
+    whole = CodeTable.per_sequence(codes, plain)
+    assert whole.x.shape == (600, 3 + 3 * 2) and len(whole.names) == 9
+    assert np.allclose(whole.x[:, 3:5], codes.d.mean(1)) and "level" in whole.labels
+    assert "phase" not in whole.labels  # it changes within a sequence
+    frames = CodeTable.per_frame(codes, plain)
+    assert frames.x.shape == (600 * plain.x.shape[1], 5) and {"level", "phase"} <= set(
+        frames.labels
+    )
+    assert np.allclose(frames.x[:, 3:], codes.d.flatten(0, 1))
+
+
+def test_rows_end_where_their_sequence_ends():
+    data = Sequences(
+        torch.ones(2, 3, 1), [3, 1], dynamic={"speed": torch.tensor([[1] * 3, [2, 0, 0]])}
+    )
+    codes = Factors(torch.zeros(2, 1), torch.tensor([[[1.0], [2.0], [6.0]], [[5.0], [7.0], [9.0]]]))
+    whole = CodeTable.per_sequence(codes, data)
+    assert np.allclose(whole.x[0, 1:], [3, np.sqrt(14 / 3), 2.5]) and whole.x[1, 1:].tolist() == [
+        5,
+        0,
+        0,
+    ]
+    assert whole.labels["speed"].tolist() == [1, 2]
+    assert len(CodeTable.per_frame(codes, data).x) == 4
+
+
+def test_scores_of_codes_need_two_labels(plain):
+    one = Sequences(plain.x, static={"level": plain.static["level"]})
+    codes = Factors(torch.randn(600, 2), plain.x)
+    with pytest.raises(ValueError, match="two labels"):
+        code_scores(codes, one, codes, one)
