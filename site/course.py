@@ -32,9 +32,9 @@ PARTS = [
     (12, "Did it split?", "audio,video"),
     (20, "Part III: sets and one door", "audio,video"),
     (22, "Part III: video", "video"),
-    (30, "Part III: sound", "audio"),
+    (29, "Part III: sound", "audio"),
     (40, "Part III: time series", ""),
-    (45, "Part III: all of them", ""),
+    (45, "Part III: all of them", "audio,video"),
     (50, "Tools", "audio,video"),
 ]
 CLASSROOM = "For teachers"
