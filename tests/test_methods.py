@@ -501,7 +501,7 @@ MOTION = {
     "SPYL": 0.8,
     "DBSE": 0.4,
     "SKD": 0.4,
-    "supervised": 0.8,
+    "supervised": -1,  # its d is asked which way a point turns, not where it is
 }
 
 
