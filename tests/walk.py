@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -110,9 +111,17 @@ class Lab(NamedTuple):
         )
 
     def stop_kernels(self):
-        for session in self.ask("/api/sessions"):
-            url = self.url(f"/api/sessions/{session['id']}")
-            urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=30).close()
+        """Ends all sessions; a server that is busy may need to be asked twice."""
+
+        def none_left():
+            for session in self.ask("/api/sessions"):
+                url = self.url(f"/api/sessions/{session['id']}")
+                with suppress(urllib.error.HTTPError):
+                    delete = urllib.request.Request(url, method="DELETE")
+                    urllib.request.urlopen(delete, timeout=30).close()
+            return not self.ask("/api/sessions")
+
+        wait_until(none_left, 60, "all kernels stop")
 
 
 def wait_until(true, seconds: float, what: str, every: float = 0.2):
@@ -167,7 +176,10 @@ def jupyter_lab(folder: Path):
         yield lab
     finally:
         server.terminate()
-        server.wait(30)
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
         shutil.rmtree(own, ignore_errors=True)
 
 
@@ -270,9 +282,9 @@ def main():
         raise SystemExit(f"no such notebook in nbs/: {', '.join(sorted(unknown))}")
 
     output, walks = Path(options.output), []
-    with course(chosen) as folder, jupyter_lab(folder) as lab:
-        for path in chosen:
-            with browser_page() as page:
+    with course(chosen) as folder:
+        for path in chosen:  # a server each, so that none has to live with another's kernels
+            with jupyter_lab(folder) as lab, browser_page() as page:
                 name, found = path.relative_to(ROOT).as_posix(), Walk(path.stem, 0.0, 0, 0, [])
                 try:
                     found = walk(page, lab, name, options.timeout)
@@ -282,7 +294,7 @@ def main():
                 except (TimeoutError, ValueError) as error:
                     found = found._replace(errors=[*found.errors, str(error)])
                 photograph(page, output / path.stem)
-            lab.stop_kernels()
+                lab.stop_kernels()
             walks.append(found)
             first = found.errors[0].strip().splitlines()[-1] if found.errors else "no error"
             print(
