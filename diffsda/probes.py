@@ -67,7 +67,7 @@ def _linear_probe(
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)).fit(x, y)
     return 100 * probe.score(x_test, y_test)
 
-
+# %% ../nbs/13_probes.ipynb #ed805c70
 def _strong_probe(
     train_codes: Sequences, test_codes: Sequences, config: TrainConfig | None, seed: int
 ) -> dict:
