@@ -227,7 +227,8 @@ def test_sizes_are_the_published_ones():
         256,
     )
     assert (timit.config.lr, books.config.lr) == (1e-4, 1e-3)
-    for name in (name for name in CORPORA if not name.endswith("_strings")):
+    shrunk = ("vowels",)  # made up: its short training has a smaller network
+    for name in (name for name in CORPORA if not name.endswith("_strings") and name not in shrunk):
         assert (
             count(name) == count(f"{name}_short") > count(f"{name}_narrow") > count(f"{name}_fast")
         )
