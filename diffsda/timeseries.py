@@ -364,6 +364,7 @@ FAST = {  # windows, batch: half a minute
 
 
 def _short(preset: Preset, steps: int, lr: float, windows: tuple | None) -> Preset:
+    # in fp32 on a GPU too: seeds from there stand beside those of CPUs
     config = replace(preset.config, steps=steps, lr=lr, warmup=20, precision="fp32")
     return replace(preset, config=config, draws=1, windows=windows)
 

@@ -29,8 +29,8 @@ ROOT = HERE.parent
 PARTS = [
     (0, "Part I: diffusion", ""),
     (5, "Part II: sequences", ""),
-    (12, "Did it split?", "audio,video"),
-    (20, "Part III: sets and one door", "audio,video"),
+    (12, "Did it split?", ""),
+    (20, "Part III: sets and one door", ""),
     (22, "Part III: video", "video"),
     (29, "Part III: sound", "audio"),
     (40, "Part III: time series", ""),

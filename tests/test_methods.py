@@ -501,7 +501,6 @@ MOTION = {
     "SPYL": 0.8,
     "DBSE": 0.4,
     "SKD": 0.4,
-    "supervised": -1,  # its d is asked which way a point turns, not where it is
 }
 
 
@@ -516,3 +515,17 @@ def test_a_swap_takes_what_stays_from_one_and_motion_from_the_other(name, least)
     alike = lambda x, y: torch.stack([x.flatten(), y.flatten()]).corrcoef()[0, 1].item()
     assert alike(made[..., 0].mean(1), a.x[..., 0].mean(1)) > 0.9
     assert alike(made[..., 1:], b.x[..., 1:]) > least
+
+
+def test_a_supervised_reader_knows_its_labels():
+    "Its d is asked which way a point turns, not where it is: its swaps say little, its heads everything."
+    data, test = rings(400, 0), rings(80, 1)
+    config = TrainConfig(200, 32, lr=8e-3, warmup=10)
+    preset = Preset(4, 2, 16, 32, 32, config, embedding=16, draws=1, levels=4, lowest=2.0)
+    model, _ = fit_method("supervised", data, preset, progress=False)
+    codes = model.encode(test)
+    said = {
+        "side": model.static.layers[0](codes.s).argmax(-1) == test.static["side"],
+        "way": model.dynamic.layers[0](codes.d).argmax(-1) == test.dynamic["way"],
+    }
+    assert all(right.float().mean() > 0.95 for right in said.values()), said

@@ -232,6 +232,7 @@ def test_sizes_are_the_published_ones():
         assert (
             count(name) == count(f"{name}_short") > count(f"{name}_narrow") > count(f"{name}_fast")
         )
+    assert count("vowels") > count("vowels_short") > count("vowels_narrow") > count("vowels_fast")
 
 
 # ---- verification
