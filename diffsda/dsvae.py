@@ -18,7 +18,7 @@ from .data import Sequences
 from .encoder import Factors, run_recurrent
 from .frames import MLPEncoder, check_sizes, frame_size
 from .loss import LossSum
-from .model import evaluating, in_batches
+from .model import as_swapped, check_donors, evaluating, in_batches
 
 # %% ../nbs/19_dsvae.ipynb #73e9d70d
 class Gaussian(NamedTuple):
@@ -123,18 +123,9 @@ class Codec(Rebuildable):
         """Sequences with the static code of one and the dynamic codes of another, and the labels they ought to have.
 
         Raises ValueError if the donors do not pair up."""
-        if len(static) != len(dynamic):
-            raise ValueError(
-                f"donors must pair up, got {len(static)} of static and {len(dynamic)} of dynamic codes"
-            )
-        return Sequences(
-            self.decode(Factors(self.encode(static).s, self.encode(dynamic).d)),
-            lengths=dynamic.lengths,
-            static=static.static,
-            dynamic=dynamic.dynamic,
-            classes=static.classes | dynamic.classes,
-            scale=dynamic.scale,
-        )
+        check_donors(static, dynamic)
+        x = self.decode(Factors(self.encode(static).s, self.encode(dynamic).d))
+        return as_swapped(x, static, dynamic)
 
     def save(self, folder):
         "Writes `model.json` (how to build it) and its weights (safetensors) to a folder, wholly or not at all."

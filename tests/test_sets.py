@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffsda import scenes, speech, timeseries
-from diffsda.sets import Splits, by_group, kinds_of, set_of
+from diffsda.sets import Splits, by_group, get_ready, kinds_of, set_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "data_scripts"))
 
@@ -92,3 +92,13 @@ def test_names_are_those_of_the_tables_they_are_made_from():
 def test_rows_of_one_set_are_not_mixed_with_those_of_another():
     rows = {"a": 1, "a_fast": 2, "a_b": 3, "a_b_fast": 4}
     assert kinds_of(rows, "a") == {"": 1, "fast": 2} and kinds_of(rows, "a_b") == {"": 3, "fast": 4}
+
+
+def test_what_is_prepared_is_left_alone_and_what_cannot_be_says_how(tmp_path):
+    root = Path(__file__).resolve().parent.parent
+    (tmp_path / "data" / "tides").mkdir(parents=True)
+    get_ready(["tides"], root=tmp_path)  # no script is there to run
+    with pytest.raises(FileNotFoundError, match="data_scripts/prepare.py tides .*could not"):
+        get_ready(["tides"], source="nowhere", root=root)
+    with pytest.raises(FileNotFoundError, match="data_scripts/prepare.py winds could not .*winds"):
+        get_ready(["winds"], root=root)
