@@ -123,7 +123,7 @@ class Clips:
 
 # %% ../nbs/22_video.ipynb #9dd55da4
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-FILMS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg")
+FILMS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".gif")
 
 
 def _natural(path: Path) -> list:
@@ -301,7 +301,7 @@ def read_clips(
 def write_film(
     frames: np.ndarray,  # (T, H, W, 3) uint8, H and W even for a film
     path: Path,  # ends in .gif, or in what PyAV can write: .mp4
-    rate: float,  # frames a second
+    rate: float,  # frames a second; a GIF counts in hundredths: 8 become 8.33, 30 become 33.3
 ):
     "Nothing; the frames are in a file that any browser shows. Raises ValueError if films need PyAV, which is not there."
     from PIL import Image
@@ -485,7 +485,7 @@ class Films(Adapter):
     "From clips to pieces and back; a clip is bytes (T, C, H, W), a film, a folder of images, or one of `Clips`."
 
     V: int = 8  # frames of a piece
-    stride: int = 1  # frames of the clip from one frame of the model's to the next
+    stride: int = 1  # frames of the clip from one frame of the model's to the next; what it makes has the model's rate
     size: int | None = 32  # side that frames are reduced to; None: as they are
     rate: float = 25.0  # frames a second, where clips do not say it themselves
     frame: tuple = field(default=(), metadata={"learnt": True})  # (C, H, W) as the model sees them

@@ -15,6 +15,7 @@ from makers import noise_bytes as noise
 from makers import write_film, write_images
 from PIL import Image
 
+from diffsda import video
 from diffsda.data import Scale, Sequences
 from diffsda.disentangler import Disentangler
 from diffsda.model import DiffSDA
@@ -181,6 +182,14 @@ class TestFiles:
     def test_a_film_says_its_rate(self, tmp_path, suffix):
         write_film(tmp_path / f"a{suffix}", smooth(12), Fraction(30000, 1001))
         assert film_rate(tmp_path / f"a{suffix}") == pytest.approx(29.97, abs=0.05)
+
+    @pytest.mark.parametrize("rate, stated", [(25, 25), (12.5, 12.5), (8, 25 / 3), (30, 100 / 3)])
+    def test_a_gif_that_was_written_is_read(self, tmp_path, rate, stated):
+        video.write_film(smooth(12), tmp_path / "a.gif", rate)
+        clips = read_clips(tmp_path)
+        assert clips.frames.shape == (12, 3, 32, 32) and clips.rate == pytest.approx(stated)
+        off = clips.frames.transpose(0, 2, 3, 1).astype(float) - smooth(12)
+        assert np.abs(off).mean() < 12  # 256 colours a frame
 
     def test_a_film_that_says_no_rate_has_the_one_that_is_named(self, tmp_path):
         write_film(tmp_path / "a.mpg", smooth(12), Fraction(30000, 1001))  # not its usual codec
