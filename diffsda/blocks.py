@@ -236,7 +236,7 @@ FORMAT = 1  # of the folders written here; a reader refuses any other
 
 
 def _replace(path: Path, content: bytes):
-    "`content` under `path`, wholly or not at all."
+    "Writes `content` under `path`, wholly or not at all."
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(fresh, "wb") as file:
@@ -249,7 +249,7 @@ def _replace(path: Path, content: bytes):
 
 
 def _checksum(facts: dict) -> str:
-    "Of what JSON holds of these facts, in whatever order and layout."
+    "The checksum of what JSON holds of these facts, in whatever order and layout."
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -312,7 +312,7 @@ def toy_splits(
     sizes: tuple = (4000, 500, 1500),  # sequences for training, validation, test
     seed: int = 0,
 ) -> tuple[Sequences, Sequences, Sequences]:
-    "Normalised training, validation and test sets of a toy, drawn with different seeds and scaled by the first."
+    "Normalised training, validation and test sets of a toy, drawn with different seeds and scaled by the first. Raises ValueError for an unknown name."
     if name not in TOYS:
         raise ValueError(f"unknown toy set {name!r}; there are {', '.join(TOYS)}")
     make, axes = TOYS[name]

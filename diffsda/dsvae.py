@@ -141,7 +141,7 @@ class DSVAE(Codec):
     """A sequential variational autoencoder with one static and V dynamic codes (Li & Mandt 2018, the full posterior).
 
     Differs from the paper: the frame networks are passed in, and the decoder's variance is that of the
-    residual (`dsvae_loss`). What else has such a posterior and prior reads in another way: `read_by` and `posterior`."""
+    residual (`dsvae_loss`). A subclass that reads in another way replaces `read_by` and `posterior`."""
 
     def __init__(
         self,

@@ -92,7 +92,7 @@ class DynamicChannel(Rebuildable):
         self.at(1.0)
 
     def at(self, progress: float):
-        "What share of the training is behind it, 0 to 1; until told, all of it."
+        "Tells the channel what share of the training is behind it, 0 to 1; until it is told, it takes the training as done."
         self.share = 1.0 if progress < self.static_first else self.withhold
 
     def forward(

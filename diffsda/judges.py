@@ -241,7 +241,7 @@ def who_carries(
     Columns: kind, from_s, from_d, pairs. Quantities are left out: they have no 'same' and 'other'."""
     if not len(swapped) == len(static) == len(dynamic):
         raise ValueError(
-            f"three equally long batches needed, got {len(swapped)}, {len(static)}, {len(dynamic)}"
+            f"swapped, static and dynamic must be equally long, got {len(swapped)}, {len(static)}, {len(dynamic)}"
         )
     pairs: dict = {}  # label -> its row, with right or wrong for each entry that tells the donors apart
     for made, one, other in zip(*map(in_batches, (swapped, static, dynamic))):

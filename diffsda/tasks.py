@@ -128,7 +128,10 @@ def shifted(
     if not frames:
         return data
     if data.lengths.min() < data.x.shape[1]:
-        raise ValueError("only sequences of full length can be turned round in a circle")
+        raise ValueError(
+            f"only sequences of full length can be turned round in a circle, got one of {int(data.lengths.min())} "
+            f"of {data.x.shape[1]} frames; leave the shorter ones out"
+        )
     roll = lambda y: None if y is None else y.roll(-frames, 1)
     return Sequences(
         roll(data.x), None, roll(data.observed), data.static, data.dynamic, data.classes, data.scale

@@ -229,7 +229,7 @@ class _State:
         self.step, self.window, self.ends = facts["step"], facts["window"], ends
 
     def learning_rate(self, step: int, count: int) -> float:
-        "That of a step; an extension goes through the schedule once more."
+        "The learning rate of a step; an extension goes through the schedule once more."
         begin = max((end for end in self.ends if end <= step), default=0)
         end = min(end for end in self.ends if end > step)
         return learning_rate(step - begin, replace(self.config, steps=end - begin), count)

@@ -295,7 +295,7 @@ def animate(
 ) -> Animation:
     """One row of moving pictures per name, columns aligned, as a looped GIF.
 
-    Raises ValueError if the rows differ in V or frame or are no images, without `alt`, or for a rate out of 1..50."""
+    Raises ValueError if the rows differ in V or frame or hold no images, without `alt`, and for a rate outside 1..50."""
     rows = {name: _array(x) for name, x in rows.items()}
     kinds = {name: x.shape[1:] for name, x in rows.items()}
     if any(len(kind) != 4 for kind in kinds.values()) or len(set(kinds.values())) != 1:
@@ -480,7 +480,7 @@ def moving(
     alt: str,  # what it shows, in a sentence
     rate: float = 8,  # frames per second
 ) -> str:  # HTML
-    "A looped film that holds its own data. Raises ValueError for what is no images, and without `alt`."
+    "A looped film that holds its own data. Raises ValueError for anything but images, and without `alt`."
     zoom = max(1, round(96 / np.shape(clip)[-2]))
     frames = (255 * _images(clip)).round().astype(np.uint8).repeat(zoom, 1).repeat(zoom, 2)
     first, *others = map(Image.fromarray, frames)
