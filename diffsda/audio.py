@@ -145,7 +145,7 @@ def string_recordings(
     owner: str = "speaker",  # label whose classes are the owners
     seed: int = 0,
 ) -> Recordings:
-    """Recordings of one owner each, one after the other, in an order drawn from the seed. Of the other labels the owner stays.
+    """Recordings of one owner each, one after the other, in an order drawn from the seed. Of the labels that do not move only the owner is kept.
 
     Raises ValueError for an unknown label, and if no owner has enough recordings."""
     for label in (owner, *moving):
@@ -354,8 +354,8 @@ class Voices(Adapter):
         "Frames of a piece."
         return self.front(torch.zeros(round(self.seconds * self.rate))).shape[0]
 
-    def read(self, things) -> tuple[Recordings, bool]:  # and whether it was one, no collection
-        "Recordings of the model's rate; files are brought to it. Raises ValueError for what is none."
+    def read(self, things) -> tuple[Recordings, bool]:  # and whether it was one and no collection
+        "Recordings of the model's rate; files are brought to it. Raises ValueError for what is no recording."
         if isinstance(things, str | Path):
             alone = Path(things).is_file()
             return read_recordings([things] if alone else things, self.rate), alone

@@ -230,8 +230,8 @@ class Row:
     name: str
     ratio: float
     lower_quartile: float
-    must: float | None  # None: for information
-    aim: float | None
+    must: float | None  # the least ratio that is accepted; None: for information only
+    aim: float | None  # the ratio that is hoped for
     threads: int
     dtype: str
     plain: float  # median processor seconds (of a memory row: MiB)
@@ -241,7 +241,7 @@ class Row:
 
 
 def seconds(function: Callable) -> float:
-    "Of this process's processor time that a call takes."
+    "Seconds of this process's processor time that a call takes."
     start = process_time()
     function()
     return process_time() - start
@@ -260,7 +260,7 @@ def measure(
     difference: float = 0.0,
     note: str = "",
 ) -> Row:
-    "Both functions timed in turns."
+    "The row of two functions, which are timed in turns."
     times = np.array([(seconds(plain) / share, seconds(ours)) for _ in range(rounds)])
     ratios = times[:, 0] / times[:, 1]
     middle, low = float(np.median(ratios)), float(np.quantile(ratios, 0.25))
@@ -506,7 +506,7 @@ def our_frames(recordings: Recordings) -> Tensor:  # (chunks, 68, 80)
 def front_end_row(
     recordings: Recordings, must: float | None = None, aim: float | None = None, rounds: int = 5
 ) -> Row:
-    "Raises AssertionError if the frames differ, where there is sound."
+    "The row of the front end. Raises AssertionError if the frames differ where there is sound."
     plain, ours = plain_frames(recordings), our_frames(recordings)
     gap = difference([torch.where(ours == 0, 0, plain)], [ours])
     assert gap < 1e-4, f"the frames differ by {gap:.1e}"
@@ -550,7 +550,7 @@ def recordings(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 # %% ../nbs/60_bench.ipynb #bfa6dce7
 def eer_row(must: float = 1000.0, aim: float = 4000.0, rounds: int = 5) -> Row:
-    "1000 recordings. The plain side loops over every 200th recording's pairs; its time is scaled to all of them."
+    "The row of the equal error rate, for 1000 recordings. The plain side loops over every 200th recording's pairs; its time is scaled to all of them."
     few = recordings(40)
     gap = abs(plain_eer(*few) - verification_eer(*few))
     assert gap < 0.01, f"the two rates differ by {gap:.4f}"
@@ -724,7 +724,7 @@ def peak_memory(loss: Callable, name: str) -> float:
 
 
 def memory_row(name: str, must: float, aim: float) -> Row:
-    "Measure it before anything else: a process starts with the peak of the one that started it."
+    "The row of peak memory. Measure it before anything else: a process starts with the peak of the one that started it."
     peaks = []
     for loss in (plain_loss, denoising_loss):
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:

@@ -146,8 +146,8 @@ def to_wave(
 ) -> Tensor:  # (samples,) at front.sound_rate, in -1..1
     """Sound whose frames are nearly these. Raises ValueError for frames of another front end.
 
-    Griffin-Lim's reaches from the middle of the first frame to that of the last: (V - 1) * hop samples, for `LogMel` half a hop
-    (128 samples, 5.8 ms) early."""
+    The sound of Griffin-Lim reaches from the middle of the first frame to that of the last, (V - 1) * hop samples;
+    for `LogMel` it is half a hop (128 samples, 5.8 ms) early."""
     if frames.ndim != 2 or frames.shape[1] != front.features or not torch.isfinite(frames).all():
         raise ValueError(
             f"frames must be finite and (V, {front.features}), got {tuple(frames.shape)}; undo the scale first"
@@ -200,7 +200,7 @@ def hifigan(
 def player(
     wave: Tensor,  # (samples,) in -1..1
     rate: int,  # Hz
-    title: str = "",  # for who cannot see beside what it stands
+    title: str = "",  # for those who cannot see what stands beside it
 ) -> str:  # HTML
     "A player that holds its own sound, as mp3."
     data = io.BytesIO()

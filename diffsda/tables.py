@@ -60,7 +60,7 @@ def example_table(
 # %% ../nbs/41_tables.ipynb #a2e26dd7
 @dataclass(frozen=True)
 class Layout:
-    "Which column of a table is what, and how its rows become sequences. Raises ValueError for what cannot be."
+    "Which column of a table is what, and how its rows become sequences. Raises ValueError for settings that contradict each other."
 
     time: str = ""  # column of dates or numbers; none: rows are equal steps
     date_format: str = ""  # of the dates, as %d/%m/%Y %H:%M; none: as 2024-01-31 13:00, or guessed
@@ -264,7 +264,7 @@ def _width(layout: Layout, times: np.ndarray):  # of times' own kind
 
 
 def binned(record: Record, layout: Layout) -> Record:
-    "A record in steps of width `layout.bin`. Raises ValueError for a width that is none, or leaves 99 of 100 steps empty."
+    "A record in steps of width `layout.bin`. Raises ValueError for a width that cannot be read, or one that leaves 99 of 100 steps empty."
     width = _width(layout, record.times)
     zero = np.zeros(1, record.times.dtype)[0]
     step = ((record.times - zero) // width).astype(np.int64)
@@ -405,7 +405,7 @@ def cut(
 
 
 def sequences(table, layout: Layout = Layout()) -> Sequences:
-    "Those of `cut` alone, for who wants to train in another way."
+    "The sequences of `cut` alone, for those who want to train in another way."
     return cut(table, layout).data
 
 # %% ../nbs/41_tables.ipynb #d01a6fe8
@@ -464,7 +464,7 @@ class Tables(Layout, Adapter):
         for record in found:
             if len(record.times) < self.window:
                 raise ValueError(
-                    f"group {record.group!r} has {len(record.times)} steps, a window {self.window}; bring more rows, or leave the group out"
+                    f"group {record.group!r} has {len(record.times)} steps, but a window needs {self.window}; bring more rows, or leave the group out"
                 )
         names, times = [r.group for r in found], [r.times for r in found]
         values = [record.values for record in found]

@@ -32,7 +32,7 @@ from .viz import moving
 class Clips:
     """Clips of one image size and any lengths, their frames one after the other, and what is known of each.
 
-    Raises ValueError for frames that are no images, starts that do not fit, a rate that is none, names that collide, and labels that do not fit."""
+    Raises ValueError for frames that are no images, starts that do not fit, a rate that is not above 0, names that collide, and labels that do not fit."""
 
     frames: np.ndarray  # (N, C, H, W) uint8, or float latents; an array or a memory map
     starts: np.ndarray  # (R + 1,) rising from 0 to N
@@ -281,7 +281,7 @@ def read_clips(
             others = next(iter(kept.values()), frames)
             if frames.shape[1:] != others.shape[1:]:
                 raise ValueError(
-                    f"{path} has frames of {frames.shape[2:]} (H, W), the clips before it {others.shape[2:]}; pass size="
+                    f"{path} has frames of {frames.shape[2:]} (H, W), the clips before it {others.shape[2:]}; bring them to one size: pass size="
                 )
             kept[name], told = frames, told or own
         except ValueError as error:
@@ -359,7 +359,7 @@ class Windows:
         short = rows[clips.lengths[rows] < V]
         if len(short):
             raise ValueError(
-                f"{clips.names[short[0]]} has {clips.lengths[short[0]]} frames, a window {V}"
+                f"{clips.names[short[0]]} has {clips.lengths[short[0]]} frames, but a window needs {V}"
                 + (f" (and {len(short) - 1} other clips are too short)" if len(short) > 1 else "")
                 + "; leave it out, or take a smaller V"
             )
@@ -496,7 +496,7 @@ class Films(Adapter):
     ends = (".mp4", ".gif")
 
     def read(self, things) -> tuple[Clips, bool]:  # and whether it was one clip and no collection
-        "Clips of the model's size and rate. Raises ValueError for what is none."
+        "Clips of the model's size and rate. Raises ValueError for what is no clip."
         if isinstance(things, str | Path):
             path = Path(things)
             alone = path.is_file() or any(p.suffix.lower() in IMAGES for p in path.glob("*"))
@@ -559,7 +559,7 @@ class Films(Adapter):
         short = [i for i, whole in enumerate(wholes) if len(whole) < self.V]
         if short:
             raise ValueError(
-                f"{clips.names[short[0]]} has {len(wholes[short[0]])} frames at the model's rate, a piece {self.V}; bring a longer clip"
+                f"{clips.names[short[0]]} has {len(wholes[short[0]])} frames at the model's rate, but a piece needs {self.V}; bring a longer clip"
             )
         times = [np.arange(len(whole)) * self.stride / self.rate for whole in wholes]
         return in_pieces(wholes, self.V, clips.names, times, alone=alone)

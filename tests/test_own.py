@@ -170,7 +170,7 @@ def test_every_field_is_a_setting(kind):
         ("table", {"values": ("flow",), "leave_out": ("flow",)}, "'flow' is in values and in leave_out"),
         ("table", {"modality": "tables"}, "unknown modality 'tables'; there are table, clips"),
         ("clips", {"size": 18, "V": 4}, "multiples of 16"),
-        ("clips", {"V": 7}, "has 5 frames, a window 7.*smaller V"),
+        ("clips", {"V": 7}, "has 5 frames, but a window needs 7.*smaller V"),
         ("recordings", {"seconds": 3.0}, "chunks of 3 s are longer than the longest"),
         ("recordings", {"modality": "clips"}, r"bytes \(T, C, H, W\), got Recordings"),
         ("table", {"modality": "recordings"}, "wave .*got DataFrame"),
@@ -225,7 +225,7 @@ def bad(folder):
         "half a file": ("half.npy", {}, "half.npy cannot be read"),
         "broken film": ("films", FILMS, "d.mp4 cannot be decoded"),
         "broken sound": ("sounds", VOICES, "d.wav cannot be read as sound"),
-        "short film": ("clips", FILMS, "brief has 2 frames, a window 4"),
+        "short film": ("clips", FILMS, "brief has 2 frames, but a window needs 4"),
         "short sound": ("voices", VOICES, r"brief.wav lasts 0.050 s, expected at least 0.1"),
         "no such modality": ("films", {"modality": "recordings"}, "films holds no .wav"),
         "sound as film": ("sounds", {"modality": "clips"}, "sounds holds no clip"),
@@ -274,7 +274,7 @@ def test_things_unlike_those_it_was_trained_on(tmp_path):
     model = diffsda.fit(table(), **QUICK | DAYS)
     with pytest.raises(ValueError, match="no column 'flow'; did you mean 'flows'"):
         model.encode(table().rename(columns={"flow": "flows"}))
-    with pytest.raises(ValueError, match="group 'north' has 23 steps, a window 24"):
+    with pytest.raises(ValueError, match="group 'north' has 23 steps, but a window needs 24"):
         model.encode(table()[:23])
     with pytest.raises(ValueError, match=r"sequences must be arrays|no column 'station'"):
         model.encode(tone())

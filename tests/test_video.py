@@ -246,7 +246,7 @@ class TestWindows:
         assert windows.owner.tolist() == [2, 0] and windows[1].x[0, 0, 0, 0, 0] == 0
 
     def test_too_short_is_said_by_name(self):
-        with pytest.raises(ValueError, match="1 has 3 frames, a window 5.*1 other"):
+        with pytest.raises(ValueError, match="1 has 3 frames, but a window needs 5.*1 other"):
             Windows(numbered([6, 3, 4]), V=5)
         Windows(numbered([6, 3, 4]), V=5, rows=np.array([0]))
 
@@ -357,7 +357,7 @@ class TestFilms:
 
     def test_bad_clips_are_refused(self):
         model = tiny_model()
-        with pytest.raises(ValueError, match="this clip has 3 frames.*, a piece 4"):
+        with pytest.raises(ValueError, match="this clip has 3 frames.*, but a piece needs 4"):
             model.swap(noise(3, 3, 8, 8), noise(9, 3, 8, 8), steps=2)
         with pytest.raises(ValueError, match=r"expected \(3, 8, 8\)"):
             model.swap(noise(9, 3, 16, 16), noise(9, 3, 8, 8), steps=2)
