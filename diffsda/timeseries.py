@@ -370,7 +370,7 @@ def _short(preset: Preset, steps: int, lr: float, windows: tuple | None) -> Pres
 
 
 def _fast(preset: Preset, windows: tuple | None, batch: int) -> Preset:
-    config = TrainConfig(120, batch, lr=4e-3, warmup=10, log_every=5)
+    config = TrainConfig(70, batch, lr=4e-3, warmup=10, log_every=5)
     narrow = {"hidden": 32, "enc_width": 64, "dec_width": 96, "embedding": 64}
     return replace(preset, config=config, draws=1, windows=windows, **narrow)
 
