@@ -24,7 +24,7 @@ WORKERS ?= 2
 
 BIN := .venv/bin
 STAMP := .venv/installed
-SOURCES := nbs tests $(wildcard data_scripts site)
+SOURCES := nbs tests $(wildcard data_scripts site workflow)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo data test quick lab fmt check notebooks results bench classroom grade slides walk site links
@@ -82,48 +82,8 @@ notebooks: $(STAMP) ## run every notebook in fast mode and store its small outpu
 	$(BIN)/diffsda refresh $(ARGS)
 	$(BIN)/nbdev_clean
 
-# data set, d_noise, mask channel: the paper's recipe, and the one that validation chose
-SERIES := "etth1 0 False" "etth1 1 False" "airquality 0 False" "airquality 0.3 False" \
-	"physionet_a 0 False" "physionet_a 1 True" "har 0 False" "har 1 False"
-
-# what is varied on validation speakers; then what is measured on test speakers
-VOICES := "-p d_dim 4" "-p d_dim 2" "-p d_dim 8" "-p d_dim 16" "-p d_noise 0.3" "-p d_noise 1" "-p d_noise 2" \
-	"-p seconds 0.4" "-p seconds 1.6" "-p d_dim 2 -p d_noise 1"
-SPEECH := "ravdess -p recipe paper" "ravdess -p recipe capacity -p d_noise 1" "ravdess" \
-	"fsdd -p recipe paper" "fsdd -p recipe capacity -p d_noise 1" "fsdd" "fsdd_strings -p recipe paper" "fsdd_strings" \
-	"librispeech -p recipe paper" "librispeech" "speech"
-
-# clips, and the recipe they are trained by
-SCENES := "digits paper" "digits" "sprites paper" "sprites capacity" "sprites" "sprites_scenes paper" "sprites_scenes"
-
-results: $(STAMP) ## repeat the runs behind the README's tables (many hours on a CPU; goes on where it was stopped)
-	@$(BIN)/diffsda run capacity -p data bump -p fast False -o reports/capacity-bump
-	@$(BIN)/diffsda run capacity -p data rotor -p fast False -o reports/capacity-rotor
-	@for data in etth1 airquality physionet_a har; do \
-		$(BIN)/diffsda run $$data -p choose True -o reports/$$data-choice || exit 1; done
-	@for seed in 0 1 2; do for recipe in $(SERIES); do set -- $$recipe; \
-		$(BIN)/diffsda run $$1 -p fast False -p recipe paper -p d_noise $$2 -p mask_channel $$3 -p seed $$seed \
-			-o reports/$$1-$$2-$$3-$$seed || exit 1; done; \
-		for data in etth1 airquality physionet_a har; do \
-			$(BIN)/diffsda run $$data -p fast False -p seed $$seed -o reports/$$data-$$seed || exit 1; done; done
-	@$(BIN)/diffsda run timeseries -p fast False
-	@for change in $(VOICES); do \
-		$(BIN)/diffsda run ravdess -p fast False -p training narrow -p part validation -p brief True -p recipe paper $$change \
-			-o reports/voices || exit 1; done
-	@for name in george jackson lucas nicolas theo yweweler; do \
-		$(BIN)/diffsda run fsdd -p fast False -p training narrow -p brief True -p recipe paper -p held_out $$name \
-			-o reports/voices || exit 1; done
-	@for seed in 0 1 2; do for set in $(SPEECH); do \
-		$(BIN)/diffsda run $$set -p fast False -p training short -p seed $$seed -o reports/voices || exit 1; done; done
-	@$(BIN)/diffsda run audio -p fast False
-	@for run in $(SCENES); do set -- $$run "static first"; \
-		$(BIN)/diffsda run $$1 -p fast False -p recipe "$$2" -o "reports/$$1-$$2" || exit 1; done
-	@$(BIN)/diffsda run video -p fast False
-	@for seed in 0 1 2; do for data in bump rotor; do \
-		$(BIN)/diffsda run rivals -p data $$data -p fast False -p seed $$seed -o reports/rivals-$$data-$$seed || exit 1; done; done
-	@for data in digits sprites sprites_scenes vowels fsdd_strings airquality physionet_a; do \
-		$(BIN)/diffsda run rivals -p data $$data -p fast False -o reports/rivals-$$data || exit 1; done
-	@$(BIN)/diffsda run recipes -p fast False
+results: $(STAMP) ## repeat the runs behind all tables (days of a CPU; goes on where it was stopped; ARGS=-n lists what is missing)
+	@$(BIN)/snakemake --cores $(WORKERS) $(ARGS)
 
 site: $(STAMP) ## build the course as a static site in _docs/html, from stored outputs: no notebook is run
 	@$(BIN)/python site/course.py _docs/source

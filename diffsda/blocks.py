@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'SigmaEmbedding', 'ScaleShift', 'modulate', 'group_norm', 'starts_at_zero', 'SelfAttention', 'MadeAgain',
-           'Dropout', 'activated', 'ResidualBlock', 'Rebuildable', 'write_checkpoint', 'read_checkpoint', 'save_module',
-           'load_module']
+           'Dropout', 'activated', 'ResidualBlock', 'Rebuildable', 'write_checkpoint', 'read_checkpoint', 'change_file',
+           'save_module', 'load_module']
 
 # %% ../nbs/06_blocks.ipynb #952782b3
 import hashlib
@@ -14,10 +14,12 @@ import json
 import math
 import os
 import re
+from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
@@ -310,6 +312,18 @@ def read_checkpoint(folder, name: str) -> tuple[dict, dict]:
         return facts, load_tensors(content)
     except SafetensorError as e:
         raise ValueError(f"{path.parent / weights} cannot be read: {e}") from e
+
+# %% ../nbs/06_blocks.ipynb #2911d4e7
+def change_file(
+    path,  # a text file; made, with its folder, if it is not there
+    change: Callable,  # the text that is there (empty if there is none) -> the text that shall be
+):
+    "Rewrites a file while no other process does: of two changes at once neither is lost, and a kill leaves the old text or the new."
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        _replace(path, change(text).encode())
 
 # %% ../nbs/06_blocks.ipynb #ffb05b1a
 def save_module(module: Rebuildable, folder, name: str = "model"):

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +21,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import diffsda
+from diffsda import training
 from diffsda.blocks import read_checkpoint
 from diffsda.data import Sequences
 from diffsda.loss import LossSum
@@ -639,7 +642,45 @@ def test_killed_again_and_again_the_weights_are_those_of_an_undisturbed_run(tmp_
     ours, theirs = (read_checkpoint(f, "training") for f in (folder, undisturbed))
     assert ours[0] == theirs[0] and same(ours[1], theirs[1])  # also moments, running mean, buffers
     assert without_seconds(read_log(folder)) == without_seconds(read_log(undisturbed))
-    assert len(list(folder.iterdir())) == 3  # JSON, weights, log: nothing is left lying about
+    # JSON, weights, log, and the file whose lock keeps others out: nothing is left lying about
+    assert len(list(folder.iterdir())) == 4 and (folder / ".lock").stat().st_size == 0
+
+
+def occupy(folder):
+    "A training in a process of its own that stays at its second step until the file `go` is there."
+
+    def wait(record):
+        while record["step"] == 2 and not (folder / "go").exists():
+            time.sleep(0.02)
+
+    quiet(small(), denoising_loss, ragged(), BRIEF, folder=folder, callbacks=(wait,))
+
+
+def test_a_second_training_in_a_folder_is_refused_and_harms_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "PATIENCE", 0.1)
+    first = multiprocessing.get_context("fork").Process(target=occupy, args=(tmp_path,))
+    first.start()
+    while len(read_log(tmp_path)) < 2:
+        time.sleep(0.02)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="another training is at work in .*another folder"):
+        quiet(small(), denoising_loss, ragged(), BRIEF, folder=tmp_path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+    (tmp_path / "go").touch()
+    first.join()
+    assert first.exitcode == 0 and [r["step"] for r in read_log(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_training_waits_a_moment_for_one_that_is_on_its_way_out(tmp_path):
+    first = multiprocessing.get_context("fork").Process(target=occupy, args=(tmp_path,))
+    first.start()
+    while len(read_log(tmp_path)) < 2:
+        time.sleep(0.02)
+    threading.Timer(0.3, first.kill).start()
+    model, undisturbed = small(), small()
+    quiet(model, denoising_loss, ragged(), BRIEF, folder=tmp_path)
+    quiet(undisturbed, denoising_loss, ragged(), BRIEF)
+    assert same(tensors(model), tensors(undisturbed))
 
 
 # Two processes

@@ -1,0 +1,217 @@
+"""The workflow behind `make results`: what it lists, that a kill costs nothing, and that runs at one time lose none of each other's rows."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import cache
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from filelock import FileLock
+
+from diffsda.blocks import change_file
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = yaml.safe_load((ROOT / "workflow" / "config.yaml").read_text(encoding="utf-8"))
+SNAKEMAKE = [str(Path(sys.executable).parent / "snakemake"), "-s", ROOT / "workflow" / "Snakefile"]
+
+RUN = """
+import os
+import time
+from functools import cache
+from pathlib import Path
+import torch
+from torch import nn
+from diffsda.blocks import change_file
+from diffsda.data import toy_splits
+from diffsda.loss import LossSum
+from diffsda.training import TrainConfig, train
+
+def told(line):
+    change_file("../results/rows.txt", lambda text: text + f"{data} {line}\\n")
+
+def loss(model, batch):
+    error = (model(batch.x) - batch.x).square()
+    return LossSum(error.sum(), torch.tensor(error.numel()))
+
+def look(record):
+    told(f"step {record['step']}")
+    while data == "right" and record["step"] == 5 and Path("../stay").exists():
+        time.sleep(0.05)
+
+torch.manual_seed(seed)
+sequences = toy_splits("bump", sizes=(20, 2, 2))[0]
+model = nn.Linear(sequences.x.shape[-1], sequences.x.shape[-1])
+config = TrainConfig(8, 4, log_every=1, save_every=4)
+train(model, loss, sequences, config, folder=f"../runs/{data}", callbacks=(look,), progress=False)
+told(f"gpu {os.environ.get('CUDA_VISIBLE_DEVICES', 'none')}")
+told(f"weights {model.weight.sum().item():.9f}")
+"""
+
+TABLE = """
+from pathlib import Path
+rows = Path("../results/rows.txt").read_text().splitlines()
+Path("../results/table.txt").write_text("\\n".join(row for row in rows if "weights" in row))
+"""
+
+
+def notebook(path, data, code):
+    form = f'data = "{data[0]}"  # one of: {", ".join(data)}\nseed = 0\nfast = True'
+    cells = [nbformat.v4.new_code_cell(form, metadata={"tags": ["parameters"]})]
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=[*cells, nbformat.v4.new_code_cell(code)]), path)
+
+
+def snakemake(folder, *words, **options):
+    return subprocess.Popen(
+        [*SNAKEMAKE, "--directory", folder, "--configfile", folder / "config.yaml", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    "Two runs of one kind and their table."
+    notebook(tmp_path / "nbs" / "10_run.ipynb", ("left", "right"), RUN)
+    notebook(tmp_path / "nbs" / "11_table.ipynb", ("table",), TABLE)
+    kind = {"table": "table", "mem_mb": 500, "minutes": 5, "runs": [{"data": ["left", "right"]}]}
+    config = CONFIG | {"kinds": {"tiny": kind}, "tables": {"table": {}}, "gpus": "6,7"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return tmp_path
+
+
+def told(folder, name):
+    path = folder / "results" / "rows.txt"
+    rows = path.read_text().splitlines() if path.exists() else []
+    return [row.removeprefix(name + " ") for row in rows if row.startswith(name)]
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_goes_on_and_makes_nothing_twice(tiny):
+    (tiny / "stay").touch()
+    first = snakemake(tiny, "--cores", "2", start_new_session=True)
+    reports = {
+        name: tiny / "reports/results/tiny" / name / "report.html" for name in ("left", "right")
+    }
+    while not (reports["left"].exists() and "step 5" in told(tiny, "right")):
+        assert first.poll() is None, first.stdout.read()
+        time.sleep(0.05)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    with FileLock(tiny / "runs" / "right" / ".lock", timeout=60):  # its kernel ends by itself
+        (tiny / "stay").unlink()
+    made = reports["left"].stat().st_mtime_ns
+    assert not reports["right"].exists()
+
+    assert snakemake(tiny, "--unlock").wait() == 0
+    again = snakemake(tiny, "--cores", "2")
+    out = again.communicate()[0]
+    assert again.returncode == 0, out
+    assert reports["left"].stat().st_mtime_ns == made
+    eight = [f"step {i}" for i in range(1, 9)]
+    assert told(tiny, "left")[:8] == eight and len(told(tiny, "left")) == 10
+    # of right the checkpoint of step 4 was kept: step 5 came again, nothing before it
+    assert told(tiny, "right")[:9] == eight[:5] + eight[4:]
+    assert told(tiny, "left")[-1] == told(tiny, "right")[-1]  # weights, with and without a kill
+    assert len((tiny / "results" / "table.txt").read_text().splitlines()) == 2
+    assert told(tiny, "left")[-2] in ("gpu 6", "gpu 7") and told(tiny, "right")[-2] == "gpu 6"
+
+
+def test_runs_that_store_rows_at_the_same_time_lose_none(tmp_path):
+    path = tmp_path / "new" / "rows.json"
+
+    def add(name):
+        def with_one_more(text):
+            rows = json.loads(text or "[]")
+            time.sleep(0.001)  # long enough for another one to read the same rows
+            return json.dumps([*rows, name])
+
+        for _ in range(25):
+            change_file(path, with_one_more)
+
+    runs = [threading.Thread(target=add, args=(name,)) for name in "abcd"]
+    [run.start() for run in runs]
+    [run.join() for run in runs]
+    assert sorted(json.loads(path.read_text())) == sorted("abcd" * 25)
+
+
+@pytest.fixture(scope="module")
+def listed():
+    "The calls of `diffsda` that a fresh clone is missing, as lists of words."
+    plan = subprocess.run(
+        [*SNAKEMAKE, "-n", "--cores", "1", "--forceall"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert plan.returncode == 0, plan.stderr
+    lines = (plan.stdout + plan.stderr).splitlines()
+    return [shlex.split(line)[2:] for line in lines if line.startswith("Shell command: ")]
+
+
+def test_every_run_and_table_that_is_listed_can_be_called(listed, monkeypatch):
+    from diffsda import cli
+
+    monkeypatch.setattr(cli, "parameters_of", cache(cli.parameters_of))  # reading takes a while
+    runs = [words[2:] for words in listed if words[1:2] == ["run"]]
+    assert len(runs) == 117 and len(set(map(tuple, runs))) == 117
+    known = cli.experiments(ROOT / "nbs")
+    for name, *words in runs:
+        experiment = next(one for one in known if name in one.names)
+        pairs = words[: words.index("-o")]
+        assert pairs[::3] == ["-p"] * (len(pairs) // 3)
+        cli.check_parameters(
+            experiment.notebook, dict(zip(pairs[1::3], map(cli.parse_value, pairs[2::3])))
+        )
+
+
+def test_the_sets_that_runs_read_are_prepared_before_them(listed):
+    from diffsda import scenes, speech, timeseries
+
+    sets = scenes.SETS | speech.SETS | timeseries.SETS
+    runs = [words for words in listed if words[1:2] == ["run"]]
+    read = {w[w.index("data") + 1] if "data" in w else w[2] for w in runs} & sets.keys()
+    told = CONFIG["prepared"]
+    as_tuple = lambda names: (names,) if isinstance(names, str) else tuple(names)
+    assert {name: sets[name].prepared for name in read if sets[name].prepared} == {
+        name: as_tuple(names) for name, names in told.items()
+    }
+    gets = {words[words.index("get") + 1] for words in listed if "get" in words}
+    assert gets == {one for names in told.values() for one in as_tuple(names)}
+
+
+def test_each_gpu_has_as_many_commands_as_it_may(tmp_path):
+    "Four at once, two GPUs, one on each: a place is free again when its command ends, even if it is killed."
+    show = "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); time.sleep(60)"
+    launch = [
+        sys.executable,
+        ROOT / "workflow" / "on_gpu.py",
+        "3,5",
+        "1",
+        sys.executable,
+        "-c",
+        show,
+    ]
+    start = lambda: subprocess.Popen(
+        launch, stdout=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": str(tmp_path)}
+    )
+    first, second = start(), start()
+    try:
+        gpus = [one.stdout.readline().strip() for one in (first, second)]
+        assert sorted(gpus) == ["3", "5"]
+        third = start()
+        with pytest.raises(subprocess.TimeoutExpired):  # it waits
+            third.wait(0.5)
+        second.kill()
+        assert third.stdout.readline().strip() == gpus[1]
+    finally:
+        for one in (first, second, third):
+            one.kill()
+            one.wait()
