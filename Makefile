@@ -124,6 +124,7 @@ results: $(STAMP) ## repeat the runs behind the README's tables (many hours on a
 	@for data in digits sprites sprites_scenes vowels fsdd_strings airquality physionet_a; do \
 		$(BIN)/diffsda run rivals -p data $$data -p fast False -o reports/rivals-$$data || exit 1; done
 	@$(BIN)/diffsda run recipes -p fast False
+	@for data in bump rotor; do $(BIN)/diffsda run factors -p data $$data -p fast False -o reports/factors-$$data || exit 1; done
 
 site: $(STAMP) ## build the course as a static site in _docs/html, from stored outputs: no notebook is run
 	@$(BIN)/python site/course.py _docs/source

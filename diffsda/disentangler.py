@@ -400,10 +400,6 @@ def _numbered(values: list) -> tuple[Tensor, tuple]:  # (R, T) and the names of 
         map(str, classes)
     )
 
-
-assert _numbered(["b", None, "a"])[0].tolist() == [[1], [-1], [0]]
-assert _numbered([[0.5, None], [1.5]])[1] == ()
-
 # %% ../nbs/21_disentangler.ipynb #67861019
 PRIOR = TrainConfig(steps=600, batch=64, lr=4e-3, warmup=30, ema=0.98)
 
