@@ -494,9 +494,7 @@ class Disentangler:
     def name_factors(
         self,
         labelled,  # things, about ten of each class
-        labels: dict
-        | list
-        | None = None,  # factor -> name of a thing -> its class, or a list with that of each frame; or factors that the things tell themselves; None: all those
+        labels=None,  # factor -> name of a thing -> its class, or a list with that of each frame; names of what the things tell themselves; None: all of that
     ) -> pd.DataFrame:  # a row a factor: its dimensions in s and in d
         """Names parts of the codes by a few labels, in place of former names; afterwards `swap(..., only=name)` exchanges one.
 
@@ -505,10 +503,10 @@ class Disentangler:
         lengths, kinds, classes = torch.tensor(list(map(len, d))), ({}, {}), {}
         for name, values in self._told(labelled, labels).items():
             found = [values.get(who, values.get(Path(who).stem)) for who in pieces.names]
-            per_frame = any(np.ndim(y) for y in found if y is not None)
+            per_frame = any(map(np.ndim, found))
             if per_frame:  # nothing is known of any frame of what has no label
                 found = [[None] * T if y is None else y for y, T in zip(found, lengths.tolist())]
-            wrong = [i for i, y in enumerate(found) if per_frame and len(y) != lengths[i]]
+            wrong = [i for i, y in enumerate(found) if per_frame and np.shape(y) != (lengths[i],)]
             if wrong or all(y is None for y in found):
                 who, T = pieces.names[(wrong or [0])[0]], lengths[(wrong or [0])[0]]
                 raise ValueError(
@@ -524,13 +522,13 @@ class Disentangler:
         self.named = NamedFactors.of(Factors(s, d), told)
         return self.named.table()
 
-    def _told(self, things, labels: dict | list | None) -> dict:
+    def _told(self, things, labels) -> dict:  # labels as in `name_factors`
         "factor -> name of a thing -> its class or those of its frames."
         if isinstance(labels, dict):
             return labels
         of_frames = things.dynamic if isinstance(things, Sequences) else {}
         of_things = getattr(things, "static", getattr(things, "labels", {}))
-        found = {}
+        labels, found = [labels] if isinstance(labels, str) else labels, {}
         for name in (*of_things, *of_frames) if labels is None else labels:
             if name not in of_frames:
                 found[name] = self.adapter.labels(things, name)

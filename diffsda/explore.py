@@ -235,7 +235,7 @@ class NamedFactors:
         unknown = [name for name in names if name not in labels]
         if unknown or not labels:
             raise ValueError(
-                f"no label {unknown or ''}; these sequences have {', '.join(labels) or 'none'}"
+                f"no label {', '.join(map(repr, unknown)) or 'at all'}; these sequences have {', '.join(labels) or 'none'}"
             )
         nothing, parts = factors.map(lambda code: code.new_zeros(2 * code.shape[-1:])), {}
         for letter, told in (("s", data.static), ("d", data.dynamic)):

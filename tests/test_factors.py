@@ -270,7 +270,7 @@ def test_naming_refuses_what_it_cannot_tell():
     with fail(f"class 'grey' of 'hair' occurs in {LEAST - 1} labelled sequence"):
         NamedFactors.of(codes, few)
     NamedFactors.of(codes, data, ("hair",))
-    with fail(r"no label \['hat'\]; these sequences have hair, shirt, pose"):
+    with fail(r"no label 'hat'; these sequences have hair, shirt, pose"):
         NamedFactors.of(codes, data, ("hat",))
     with fail("'hair' has 1 class"):
         NamedFactors.of(codes, replace(data, static={"hair": rare * 0}))
