@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FIRST', 'comments_of', 'add_options', 'read_thing', 'train_command', 'encode_command', 'reconstruct_command',
-           'swap_command', 'walk_command', 'morph_command', 'sample_command', 'report_command', 'app_command',
-           'nearest_command', 'data_command', 'add_commands']
+           'swap_command', 'walk_command', 'morph_command', 'sample_command', 'report_command', 'name_command',
+           'app_command', 'nearest_command', 'data_command', 'add_commands']
 
 # %% ../nbs/53_commands.ipynb #d2458df0
 import argparse
@@ -181,7 +181,7 @@ def reconstruct_command(args: argparse.Namespace) -> int:
 def swap_command(args: argparse.Namespace) -> int:
     "The exit status of `diffsda swap`: 0 once the file is written."
     model, donors, sampling = _open(args, args.static, args.dynamic)
-    return _written(model.swap(*donors, **sampling), args.output, model)
+    return _written(model.swap(*donors, only=args.only, **sampling), args.output, model)
 
 
 def _series(things: list, args: argparse.Namespace, model: Disentangler) -> int:
@@ -218,6 +218,18 @@ def report_command(args: argparse.Namespace) -> int:
     labels = args.labels or None
     report(model, args.source, args.output, labels, args.seed, not args.quiet)
     print(f"report: {args.output}")
+    return 0
+
+
+def name_command(args: argparse.Namespace) -> int:
+    "The exit status of `diffsda name`: 0 once the model knows these factors."
+    from diffsda.report import labels_of
+
+    model = load(args.folder)
+    things = read_thing(args.thing, model.adapter)
+    table = model.name_factors(things, labels_of(model, things, args.labels))
+    model.save(args.folder)
+    print(f"dimensions of each code:\n{table.to_string()}")
     return 0
 
 
@@ -281,7 +293,7 @@ def _add_train(commands):
 
 # %% ../nbs/53_commands.ipynb #40d961d4
 def add_commands(commands):  # what ArgumentParser.add_subparsers gives
-    "Adds train, encode, reconstruct, swap, walk, morph, sample, nearest, report, app and data to a command line."
+    "Adds train, encode, reconstruct, swap, walk, morph, sample, nearest, name, report, app and data to a command line."
     model = argparse.ArgumentParser(add_help=False)
     model.add_argument("folder", metavar="model", help="a folder, made by train")
     thing = argparse.ArgumentParser(add_help=False)
@@ -303,6 +315,7 @@ def add_commands(commands):  # what ArgumentParser.add_subparsers gives
     swap = add("swap", swap_command, [model, made], "write one thing with the s of another")
     swap.add_argument("--static", required=True, metavar="THING", help="whose s; FILE@GROUP")
     swap.add_argument("--dynamic", required=True, metavar="THING", help="whose d, and length")
+    swap.add_argument("--only", metavar="FACTOR", help="take this alone, as `name` has named it")
     what = "write a thing, moved along one direction of a code: a file for each amount"
     walk = add("walk", walk_command, [model, thing, made, code], what)
     walk.add_argument("--direction", type=int, default=0, help="0 is the widest (default: 0)")
@@ -319,6 +332,10 @@ def add_commands(commands):  # what ArgumentParser.add_subparsers gives
     near.add_argument("among", help="a folder, or a table of several groups")
     near.add_argument("-n", type=int, default=10, help="how many (default: 10)")
 
+    what = "name factors by a few labelled things, so that swap --only can exchange one"
+    page = add("name", name_command, [model, thing], what, "")
+    told = "a column of a table, or a .csv file from names to labels"
+    page.add_argument("--labels", required=True, help=told)
     what = "write a page about your data: what the codes explain, swaps, walks, a map, what leaks"
     page = add("report", report_command, [model], what, "FILE.html")
     page.add_argument("source", help="data of the kind that the model was trained on")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .blocks import read_checkpoint, write_checkpoint
 from .data import Scale, Sequences
 from .encoder import Factors
-from .explore import Directions
+from .explore import Directions, NamedFactors
 from .model import DiffSDA
 from .prior import Codes, Prior, SequenceNetwork, prior_loss
 from .sets import Preset, build, loss_of
@@ -385,6 +385,21 @@ def worth(
     found["explained"] = 1 - (found["from codes"] / found["column's mean"]) ** 2
     return found
 
+# %% ../nbs/21_disentangler.ipynb #5f39a8d4
+def _numbered(values: list) -> tuple[Tensor, tuple]:  # (R, T) and the names of its classes
+    "What things, or the frames of things, are labelled with: classes, or quantities if all are floats; None is unknown."
+    rows = [y if isinstance(y, list | tuple | np.ndarray | Tensor) else [y] for y in values]
+    rows = [y.tolist() if hasattr(y, "tolist") else list(y) for y in rows]
+    known = {y for row in rows for y in row if not pd.isna(y)}
+    if known and all(isinstance(y, float | np.floating) for y in known):
+        rows = [torch.tensor([np.nan if pd.isna(y) else y for y in row]) for row in rows]
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True), ()
+    classes = sorted(known, key=str)
+    rows = [torch.tensor([-1 if pd.isna(y) else classes.index(y) for y in row]) for row in rows]
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1), tuple(
+        map(str, classes)
+    )
+
 # %% ../nbs/21_disentangler.ipynb #67861019
 PRIOR = TrainConfig(steps=600, batch=64, lr=4e-3, warmup=30, ema=0.98)
 
@@ -402,6 +417,7 @@ class Disentangler:
     prior: Prior | None = None  # to sample from
     worth: pd.DataFrame | None = None  # on pieces kept aside
     curve: list = field(default_factory=list)  # (step, loss) of the training
+    named: NamedFactors | None = None  # parts of the codes, to exchange one by one
 
     # ---- codes
 
@@ -451,19 +467,78 @@ class Disentangler:
         "What the codes know of things; holes are filled."
         return self.decode(*self.codes(things), seed, **sampling)
 
-    def swap(self, static, dynamic, seed: int = 0, **sampling):
+    def swap(self, static, dynamic, seed: int = 0, only: str | None = None, **sampling):
         """The things of `dynamic` with the static codes of `static`: one for all, or one for each. `swap(x, x)` is a reconstruction.
 
-        Raises ValueError if they do not pair up, and for what the adapter cannot read."""
-        (s, _), whose = self.codes(static)
-        (_, d), like = self.codes(dynamic)
+        With `only`, a factor that `name_factors` has named, nothing but that factor is of `static`. Raises ValueError for
+        things that do not pair up or cannot be read, and for a factor that is not named."""
+        if only is not None and self.named is None:
+            raise ValueError(
+                f"no factor is named yet, so {only!r} cannot be exchanged alone; call model.name_factors with about ten labelled things of each class"
+            )
+        (s, own_d), whose = self.codes(static)
+        (own_s, d), like = self.codes(dynamic)
         if len(s) not in (1, len(d)):
             raise ValueError(
                 f"{len(s)} things to take s from and {len(d)} to take d from do not pair up; give one of the first, or as many"
             )
+        if only is not None:
+            a = [Factors(*codes) for codes in zip(s, own_d)] * (len(d) if len(s) == 1 else 1)
+            mixed = [self.named.only(only, *both) for both in zip(a, map(Factors, own_s, d))]
+            both = Factors(torch.stack([f.s for f in mixed]), [f.d for f in mixed])
+            return self.decode(both, like, seed, **sampling)
         if len(s) == len(d):
             like = replace(like, names=whose.names)  # who it is, is told by s
         return self.decode(Factors(s.expand(len(d), -1), d), like, seed, **sampling)
+
+    def name_factors(
+        self,
+        labelled,  # things, about ten of each class
+        labels=None,  # factor -> name of a thing -> its class, or a list with that of each frame; names of what the things tell themselves; None: all of that
+    ) -> pd.DataFrame:  # a row a factor: its dimensions in s and in d
+        """Names parts of the codes by a few labels, in place of former names; afterwards `swap(..., only=name)` exchanges one.
+
+        Labels of things are looked for in `s`, those of frames in `d`. Raises what `NamedFactors.of` raises, and ValueError for labels that fit no thing."""
+        (s, d), pieces = self.codes(labelled)
+        lengths, kinds, classes = torch.tensor(list(map(len, d))), ({}, {}), {}
+        for name, values in self._told(labelled, labels).items():
+            found = [values.get(who, values.get(Path(who).stem)) for who in pieces.names]
+            per_frame = any(map(np.ndim, found))
+            if per_frame:  # nothing is known of any frame of what has no label
+                found = [[None] * T if y is None else y for y, T in zip(found, lengths.tolist())]
+            wrong = [i for i, y in enumerate(found) if per_frame and np.shape(y) != (lengths[i],)]
+            if wrong or all(y is None for y in found):
+                who, T = pieces.names[(wrong or [0])[0]], lengths[(wrong or [0])[0]]
+                raise ValueError(
+                    f"label {name!r} does not fit {who!r}, which has {T} frames: it tells of {', '.join(map(str, list(values)[:3]))}; "
+                    "give each thing one class, or a list with one for each of its frames"
+                )
+            y, classes[name] = _numbered(found)
+            y = nn.functional.pad(y, (0, int(lengths.max()) - y.shape[1]), value=-1)  # no frames
+            kinds[per_frame][name] = y if per_frame else y[:, 0]
+        d = nn.utils.rnn.pad_sequence(d, batch_first=True)
+        classes = {name: known for name, known in classes.items() if known}
+        told = Sequences(d, lengths, None, *kinds, classes)
+        self.named = NamedFactors.of(Factors(s, d), told)
+        return self.named.table()
+
+    def _told(self, things, labels) -> dict:  # labels as in `name_factors`
+        "factor -> name of a thing -> its class or those of its frames."
+        if isinstance(labels, dict):
+            return labels
+        of_frames = things.dynamic if isinstance(things, Sequences) else {}
+        of_things = getattr(things, "static", getattr(things, "labels", {}))
+        labels, found = [labels] if isinstance(labels, str) else labels, {}
+        for name in (*of_things, *of_frames) if labels is None else labels:
+            if name not in of_frames:
+                found[name] = self.adapter.labels(things, name)
+                continue
+            rows, known = of_frames[name].tolist(), things.classes.get(name)
+            say = lambda k, known=known: None if k < 0 else known[k] if known else k
+            if not of_frames[name].is_floating_point():
+                rows = [list(map(say, row)) for row in rows]
+            found[name] = {str(i): row[:T] for i, (row, T) in enumerate(zip(rows, things.lengths))}
+        return found
 
     def walk(
         self,
@@ -617,6 +692,10 @@ class Disentangler:
             facts |= {"worth": self.worth.to_dict("split")}
         for code, along in (self.directions._asdict() if self.directions else {}).items():
             tensors |= {f"{code}_{name}": y for name, y in asdict(along).items()}
+        parts = self.named.parts if self.named else {}
+        facts |= {"named": list(parts)}
+        for i, part in enumerate(parts.values()):
+            tensors |= {f"named_{i}_{code}": y for code, y in part._asdict().items()}
         write_checkpoint(folder, "disentangler", facts, tensors)
 
     @staticmethod
@@ -634,6 +713,8 @@ class Disentangler:
             *(tensors[f"{code}_{k}"] for k in ("mean", "std", "axes", "share"))
         )
         kept = facts.get("worth")
+        part = lambda i: Factors(*(tensors[f"named_{i}_{code}"] for code in "sd"))
+        parts = {name: part(i) for i, name in enumerate(facts.get("named", []))}
         return Disentangler(
             DiffSDA.load(folder),
             Scale(tensors["mean"], tensors["std"], facts["sigma_data"]),
@@ -644,6 +725,7 @@ class Disentangler:
             Prior.load(folder) if facts.get("prior") else None,
             pd.DataFrame(kept["data"], kept["index"], kept["columns"]) if kept else None,
             facts.get("curve", []),
+            NamedFactors(parts) if parts else None,
         )
 
     @staticmethod

@@ -34,7 +34,7 @@ PARTS = [
     (22, "Part III: video", "video"),
     (29, "Part III: sound", "audio"),
     (40, "Part III: time series", ""),
-    (45, "Part III: all of them", "audio,video"),
+    (44, "Part III: all of them", "audio,video"),
     (50, "Tools", "audio,video"),
 ]
 CLASSROOM = "For teachers"
