@@ -123,6 +123,8 @@ results: $(STAMP) ## repeat the runs behind the README's tables (many hours on a
 		$(BIN)/diffsda run rivals -p data $$data -p fast False -p seed $$seed -o reports/rivals-$$data-$$seed || exit 1; done; done
 	@for data in digits sprites sprites_scenes vowels fsdd_strings airquality physionet_a; do \
 		$(BIN)/diffsda run rivals -p data $$data -p fast False -o reports/rivals-$$data || exit 1; done
+	@for data in bump rotor vowels fsdd_strings; do \
+		$(BIN)/diffsda run distil -p data $$data -p fast False -o reports/distil-$$data || exit 1; done
 	@$(BIN)/diffsda run recipes -p fast False
 
 site: $(STAMP) ## build the course as a static site in _docs/html, from stored outputs: no notebook is run

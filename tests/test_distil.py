@@ -155,6 +155,9 @@ def test_lessons_are_decided_by_their_seed_and_are_what_the_teacher_makes():
     book, again, other = (Lessons.of(model, data, 30, seed, steps=3) for seed in (1, 1, 2))
     assert len(book) == 30 and torch.equal(book.made, again.made)
     assert torch.equal(book.factors.s, again.factors.s)
+    own = model.encode(data).s
+    known = (book.factors.s[:, None] - own).abs().amax(-1).min(1).values < 1e-6
+    assert 10 < known.sum() < 28  # others lie between two sequences
     assert not torch.equal(book.noise, other.noise)
     assert torch.allclose(model.decode(book.factors, book.noise, 3), book.made, atol=1e-5)
 
