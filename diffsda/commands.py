@@ -339,7 +339,7 @@ def add_commands(
     distil = add("distil", distil_command, [model], what, "")
     distil.add_argument("source", help="data of the kind that the model was trained on")
     distil.add_argument("--steps", type=int, default=2000, help="of the training (default: 2000)")
-    drawn = "sequences to learn from, 63 calls each (default: 4000)"
+    drawn = "sequences that it makes to learn from (default: 4000)"
     distil.add_argument("--lessons", type=int, default=4000, help=drawn)
     distil.add_argument("--quiet", action="store_true", help="no progress bar")
     what = "write the codes of things"

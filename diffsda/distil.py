@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from .blocks import Rebuildable
 from .encoder import Factors
+from .frames import check_sizes
 from .loss import LossSum
 from .model import STUDENT, DiffSDA
 from .training import TrainConfig, train
@@ -115,10 +116,11 @@ def distilled(
 ) -> DiffSDA:
     """The same model with a student beside its decoder, in evaluation mode; encoder and decoder are shared, not copied.
 
-    With a folder it goes on where it was stopped. Raises ValueError as `train`."""
+    With a folder it goes on where it was stopped; the lessons are made again. Raises ValueError as `train`."""
+    check_sizes(lessons=lessons)
+    config = replace(config, steps=steps)
     student = Rebuildable.build(model.decoder.recipe() | {"dropout": 0.0})  # nothing to guess
     student.load_state_dict(model.decoder.state_dict())
-    config = replace(config, steps=steps)
     book = Lessons.of(model, data, lessons, config.seed, **sampling or {})
     loss = partial(distil_loss, teacher=model)
     train(student.to(model.device), loss, book, config, **options)

@@ -150,6 +150,13 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights(tmp_path):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("steps, lessons, says", [(0, 4, "steps"), (2, 0, "lessons")])
+def test_a_student_that_cannot_learn_is_refused_before_work(steps, lessons, says, monkeypatch):
+    monkeypatch.setattr(Lessons, "of", lambda *args, **options: pytest.fail("work began"))
+    with pytest.raises(ValueError, match=says):
+        small().distil(Sequences(torch.randn(4, 5, 2, 3)), steps, lessons=lessons, progress=False)
+
+
 def test_lessons_are_decided_by_their_seed_and_are_what_the_teacher_makes():
     model, data = small(), Sequences(torch.randn(20, 5, 2, 3))
     book, again, other = (Lessons.of(model, data, 30, seed, steps=3) for seed in (1, 1, 2))
