@@ -25,8 +25,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from .classroom import check, grade, hand_out
-from .sets import nearest
+from .commands import add_commands
 
 # %% ../nbs/56_cli.ipynb #c5cfd19b
 def import_tool(
@@ -80,6 +79,8 @@ def check_parameters(
     """Nothing, if the notebook can take these values.
 
     Raises ValueError if it declares no such name, lists no such value, or has another kind of default."""
+    from diffsda.sets import nearest
+
     declared = parameters_of(notebook)
     for name, value in parameters.items():
         if name not in declared:
@@ -125,6 +126,8 @@ def find_experiment(
     for experiment in known:
         if name in experiment.names:
             return experiment, {"data": name} if name in experiment.data else {}
+    from diffsda.sets import nearest
+
     hint = nearest(name, [n for experiment in known for n in experiment.names])
     raise ValueError(f"no experiment {name!r} in {folder}; {hint}")
 
@@ -400,6 +403,8 @@ def refresh_command(args: argparse.Namespace) -> int:
 # %% ../nbs/56_cli.ipynb #7c1a5e0d
 def check_command(args: argparse.Namespace) -> int:
     """The exit status of `diffsda check`: 0 if the notebook passes all tests that are in it."""
+    from diffsda.classroom import check
+
     found = check(args.notebook, args.timeout)
     for test, passed, reason in found:
         print(f"{'passed' if passed else 'FAILED'}  {test}" + (f": {reason}" if reason else ""))
@@ -409,6 +414,8 @@ def check_command(args: argparse.Namespace) -> int:
 
 def handout_command(args: argparse.Namespace) -> int:
     """The exit status of `diffsda handout`: 0 once students' notebooks are written."""
+    from diffsda.classroom import hand_out
+
     archive = hand_out(notebooks_folder(args.notebooks) / "classroom" / "source", args.output)
     print(f"for students: {archive}\nfor you:      {archive.parent} (it holds the solutions too)")
     return 0
@@ -416,6 +423,8 @@ def handout_command(args: argparse.Namespace) -> int:
 
 def grade_command(args: argparse.Namespace) -> int:
     """The exit status of `diffsda grade`: 0 once every submission has its points."""
+    from diffsda.classroom import grade
+
     grade(args.submissions, args.output, args.timeout)
     print(f"points:   {Path(args.output) / 'grades.csv'}")
     print(f"feedback: {Path(args.output) / 'feedback'}/STUDENT/index.html")
@@ -441,13 +450,13 @@ def add_classroom(commands):  # what ArgumentParser.add_subparsers gives
     points.set_defaults(function=grade_command)
 
 # %% ../nbs/56_cli.ipynb #a039378a
-def command_line() -> argparse.ArgumentParser:
+def command_line(
+    in_full: bool = True,  # False leaves out most options of train, which take seconds to find
+) -> argparse.ArgumentParser:
     """The parser of `diffsda`; each subcommand names the function that carries it out."""
-    from diffsda.commands import add_commands  # they read and draw things: slow to load
-
     parser = argparse.ArgumentParser(prog="diffsda", description="Sequential disentanglement.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    add_commands(commands)
+    add_commands(commands, in_full)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--timeout", type=float, metavar="S", help="seconds for a whole notebook")
     shared.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -473,9 +482,12 @@ def main(
     arguments: list[str] | None = None,  # words of the command line; None: those of this process
 ) -> int:
     """The exit status of the command `diffsda`: 0 done, 1 the work failed, 2 the call was wrong."""
-    args, left = command_line().parse_known_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args, left = command_line("train" in arguments).parse_known_args(arguments)
     try:
         if left:
+            from diffsda.sets import nearest
+
             hint = nearest(left[0], args.options)
             raise ValueError(f"{args.command} does not take {left[0]!r}; {hint}")
         return args.function(args)

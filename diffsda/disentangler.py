@@ -452,12 +452,14 @@ class Disentangler:
         factors: Factors,  # s (R, s_dim), d: R tensors (T, d_dim)
         like: Pieces,  # of things of these lengths
         seed: int = 0,  # of the noise
-        **sampling,  # of the network's `decode`, instead of the model's own: steps, lowest, guidance
+        **sampling,  # of the network's `decode`, instead of the model's own: steps, lowest, guidance, solver
     ):
-        "Things made from codes alone, in the form in which those of `like` came."
+        "Things made from codes alone, in the form in which those of `like` came; by the student, if there is one and `sampling` is left to the model."
         g = torch.Generator().manual_seed(seed)
         noise = [torch.randn(len(d), *self.network.decoder.frame, generator=g) for d in factors.d]
         pieces = Factors(factors.s[like.owner], like.cut(factors.d))
+        if not sampling and self.network.student is not None:
+            sampling = {"solver": "one"}
         x = self.network.decode(pieces, like.cut(noise), **self.sampling | sampling)
         return self.adapter.things(like.joined(self.scale.undo(x)), like)
 
@@ -614,6 +616,18 @@ class Disentangler:
         like = in_pieces(wholes, names=[f"sample {i}" for i in range(n)], alone=False)
         d = [codes[:length] for codes, length in zip(d, lengths.tolist())]
         return self.decode(Factors(s, d), like, seed, **sampling)
+
+    def distil(
+        self,
+        things,  # to take codes from: those of the training, or others like them
+        steps: int = 2000,  # of the student's training
+        **options,  # of `distilled` (35_distil): lessons, sampling, folder, progress
+    ) -> "Disentangler":
+        "The same model with a student that decodes in one call as its own sampling does. Raises ValueError for what the adapter cannot read."
+        pieces = self.adapter.training(things)
+        data = Part(pieces.data, list(range(len(pieces))), self.scale)
+        options = {"sampling": self.sampling} | options
+        return replace(self, network=self.network.distil(data, steps, **options))
 
     def fit_prior(self, things, config: TrainConfig = PRIOR, **options):
         "Nothing; afterwards `sample` draws things like these. `options` are those of `train`: folder, progress."

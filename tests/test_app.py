@@ -12,9 +12,8 @@ import pytest
 import walk
 
 from diffsda import app
-from diffsda.commands import write_thing
 from diffsda.disentangler import Disentangler, Plain
-from diffsda.own import fit
+from diffsda.own import fit, write_thing
 from diffsda.scenes import example_clips
 from diffsda.tables import example_table
 from diffsda.vowels import vowels

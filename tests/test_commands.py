@@ -11,7 +11,7 @@ import torch
 from makers import noise_bytes, tone, write_film
 
 import diffsda
-from diffsda import commands, disentangler
+from diffsda import disentangler, own
 from diffsda.cli import command_line, main
 from diffsda.own import ADAPTERS, AT_FIT, settings_for
 from diffsda.sets import Preset
@@ -57,8 +57,8 @@ def there(home, monkeypatch):
 
 def test_every_field_is_an_option_and_arrives(monkeypatch):
     came = {}
-    monkeypatch.setattr(commands, "fit", lambda source, **settings: came.update(settings))
-    monkeypatch.setattr(commands, "check_output", lambda *args: None)
+    monkeypatch.setattr(own, "fit", lambda source, **settings: came.update(settings))
+    monkeypatch.setattr(own, "check_output", lambda *args: None)
     kinds = (*ADAPTERS.values(), Preset, TrainConfig)
     words = {int: "7", float: "7", str: "seven", bool: ""}
     for kind in kinds:
@@ -80,7 +80,7 @@ def test_every_field_is_an_option_and_arrives(monkeypatch):
 
 def test_what_is_not_said_is_the_default(monkeypatch):
     came = {}
-    monkeypatch.setattr(commands, "fit", lambda source, **settings: came.update(settings))
+    monkeypatch.setattr(own, "fit", lambda source, **settings: came.update(settings))
     call("train x -o m")
     known = ("modality", "folder", "held_out", "prior", "progress")
     assert came == dict(zip(known, ("", "m", 0.2, False, True)))

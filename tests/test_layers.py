@@ -152,6 +152,27 @@ def test_import_needs_no_notebook_tools(module):
     assert done.stdout.strip() == "[]", f"import {module} brings in {done.stdout}"
 
 
+HEAVY = ["torch", "numpy", "pandas", "sklearn", "scipy", "PIL"]  # seconds to load
+
+
+@pytest.mark.parametrize("words", [["--help"], ["swap", "--help"], ["run", "--help"], []])
+def test_a_command_line_that_only_says_what_it_can_do_loads_nothing_heavy(words):
+    ask = f"import sys; from diffsda.cli import main\ntry: main({words})\nexcept SystemExit: pass\n"
+    done = run_python(ask + f"print([name for name in {HEAVY} if name in sys.modules])")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]", f"{words} brings in {done.stdout}"
+
+
+def test_names_of_the_package_are_there_before_they_are_loaded():
+    see = "import sys, diffsda; print(set(diffsda.__all__) <= set(dir(diffsda)), 'torch' in sys.modules)"
+    use = "from diffsda import *; print(DiffSDA.mlp, Factors._fields, distilled, fit, load, pretrained())"
+    done = run_python(f"{see}\n{use}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("True False\n")
+    missing = run_python("import diffsda; diffsda.no_such_name")
+    assert "has no attribute 'no_such_name'" in missing.stderr
+
+
 def test_readme_example_runs(tmp_path):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     examples = re.findall(r"^```python\n(.*?)^```", readme, re.M | re.S)
