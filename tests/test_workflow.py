@@ -103,7 +103,8 @@ def test_killed_in_the_middle_it_goes_on_and_makes_nothing_twice(tiny):
     reports = {
         name: tiny / "reports/results/tiny" / name / "report.html" for name in ("left", "right")
     }
-    while not (reports["left"].exists() and "step 5" in told(tiny, "right")):
+    at_work = lambda: len(list((tiny / ".snakemake" / "incomplete").glob("*")))  # runs under way
+    while not (reports["left"].exists() and at_work() == 1 and "step 5" in told(tiny, "right")):
         assert first.poll() is None, first.stdout.read()
         time.sleep(0.05)
     os.killpg(first.pid, signal.SIGKILL)
@@ -161,7 +162,7 @@ def test_every_run_and_table_that_is_listed_can_be_called(listed, monkeypatch):
 
     monkeypatch.setattr(cli, "parameters_of", cache(cli.parameters_of))  # reading takes a while
     runs = [words[2:] for words in listed if words[1:2] == ["run"]]
-    assert len(runs) == 117 and len(set(map(tuple, runs))) == 117
+    assert len(runs) == len(set(map(tuple, runs))) > 100
     known = cli.experiments(ROOT / "nbs")
     for name, *words in runs:
         experiment = next(one for one in known if name in one.names)
