@@ -96,6 +96,10 @@ SPEECH := "ravdess -p recipe paper" "ravdess -p recipe capacity -p d_noise 1" "r
 # clips, and the recipe they are trained by
 SCENES := "digits paper" "digits" "sprites paper" "sprites capacity" "sprites" "sprites_scenes paper" "sprites_scenes"
 
+# where a model comes from, and the set that it is then asked about
+ZERO_SHOT := "vowels fsdd_strings" "fsdd_strings vowels" "vowels fsdd" "librispeech fsdd" "librispeech ravdess" \
+	"etth1 etth2" "airquality airquality" "digits sprites" "sprites digits" "digits sprites_scenes" "sprites_scenes digits"
+
 results: $(STAMP) ## repeat the runs behind the README's tables (many hours on a CPU; goes on where it was stopped)
 	@$(BIN)/diffsda run capacity -p data bump -p fast False -o reports/capacity-bump
 	@$(BIN)/diffsda run capacity -p data rotor -p fast False -o reports/capacity-rotor
@@ -123,6 +127,8 @@ results: $(STAMP) ## repeat the runs behind the README's tables (many hours on a
 		$(BIN)/diffsda run rivals -p data $$data -p fast False -p seed $$seed -o reports/rivals-$$data-$$seed || exit 1; done; done
 	@for data in digits sprites sprites_scenes vowels fsdd_strings airquality physionet_a; do \
 		$(BIN)/diffsda run rivals -p data $$data -p fast False -o reports/rivals-$$data || exit 1; done
+	@for data in bump rotor digits; do $(BIN)/diffsda run ablations -p data $$data -p seeds 3 -p fast False -o reports/ablations-$$data || exit 1; done
+	@for pair in $(ZERO_SHOT); do set -- $$pair; $(BIN)/diffsda run zero_shot -p trained_on $$1 -p data $$2 -p fast False -o reports/zero-$$1-$$2 || exit 1; done
 	@$(BIN)/diffsda run recipes -p fast False
 
 site: $(STAMP) ## build the course as a static site in _docs/html, from stored outputs: no notebook is run
