@@ -275,7 +275,7 @@ def linear_leaks(
         CodeTable.per_sequence(model.encode(part), part) for part in (case.learnt, case.asked)
     ]
     of_d, found = np.array([" of d" in name for name in tables[0].names]), {}
-    for name in tables[0].labels:
+    for name in (name for name in tables[0].labels if name in tables[1].labels):
         code = "d" if name in case.asked.static else "s"
         columns = of_d if code == "d" else ~of_d
         (x, y), (x_asked, y_asked) = (table.known(name) for table in tables)
