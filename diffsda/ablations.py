@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 
 from .data import TOYS, Sequences, toy_splits
 from .disentangler import fit_network
-from .judges import Judge, entropies, frechet_distance, judged, who_carries
+from .judges import Judge, entropies, frechet_distance, who_carries
 from .model import DiffSDA
 from .prior import Codes, MLPNetwork, Prior, SequenceNetwork, SplitNetwork, prior_loss
 from .probes import CodeTable
