@@ -17,6 +17,7 @@ from diffsda.ablations import (
     Change,
     ablations_of,
     add_run,
+    as_heard,
     case_of,
     cut_windows,
     fit_changed,
@@ -260,13 +261,26 @@ def test_a_run_that_is_stored_is_not_made_again(tmp_path):
     assert set(FORM) <= set(last) and last["value"] == 0.3333 and list(tmp_path.iterdir()) == [file]
 
 
+def test_what_is_said_moves_even_where_a_recording_says_one_thing():
+    who, word = torch.tensor([0, 1]), torch.tensor([3, 4])
+    heard = as_heard(
+        Sequences(torch.randn(2, 5, 3), static={"who": who, "word": word, "take": who}),
+        "who",
+        "word",
+    )
+    assert set(heard.static) == {"who"} and heard.dynamic["word"].tolist() == [[3] * 5, [4] * 5]
+    strung = Sequences(
+        torch.randn(2, 5, 3), static={"who": who}, dynamic={"word": torch.arange(10).view(2, 5)}
+    )
+    assert torch.equal(as_heard(strung, "who", "word").dynamic["word"], strung.dynamic["word"])
+
+
 def test_a_toy_comes_with_its_classes_and_a_set_that_is_none_is_refused():
     toy = case_of("rotor", rows=(50, 20))
     assert len(toy.learnt) == 50 and len(toy.asked) == 20 and len(toy.train) == 4000
     assert not torch.equal(toy.learnt[:20].x, toy.asked.x)
     mixed = replace(toy.asked, static={"age": torch.rand(20), "who": torch.arange(20)})
     assert set(with_classes(mixed, 5).static) == {"who"} and len(with_classes(mixed, 5)) == 5
-    assert not with_classes(mixed, 5, ("omega",)).static
     pytest.importorskip("torchaudio")
     with pytest.raises(ValueError, match="unknown set 'rotr'"):
         case_of("rotr")
