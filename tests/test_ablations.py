@@ -1,6 +1,5 @@
 """Ablations change what they say and nothing else; a run that is stored is not made again; the stored rows have one form."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -291,7 +290,9 @@ def test_a_toy_comes_with_its_classes_and_a_set_that_is_none_is_refused():
 )
 def test_stored_rows_have_one_form_and_commands_that_can_be_run(name, notebook):
     known = parameters_of(ROOT / "nbs" / f"{notebook}.ipynb")
-    rows = json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    rows = read_rows(ROOT / "results" / f"{name}.json")
+    if not rows:
+        pytest.skip("nothing is stored yet")
     also = (
         ["ablation", "setting", "paper"]
         if name == "ablations"
