@@ -104,6 +104,7 @@ def test_the_deeper_reader_has_a_second_layer_that_learns_and_is_kept(case, tmp_
     untrained.encoder(batch.x, batch.lengths, batch.mask).d.sum().backward()
     assert untrained.encoder.reader.weight_ih_l1.grad.abs().sum() > 0
     model = model_with(case, "depth", "2 layers")
+    assert model.encoder.reader.num_layers == 2
     model.save(tmp_path)
     again = type(model).load(tmp_path)
     assert torch.equal(again.encode(batch).d, model.encode(batch).d)
