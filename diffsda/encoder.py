@@ -44,7 +44,7 @@ class Factors(NamedTuple):
 
 # %% ../nbs/08_encoder.ipynb #062fcf78
 def run_recurrent(
-    layer: nn.Module,  # a one-layer LSTM or RNN with batch_first
+    layer: nn.Module,  # an LSTM or RNN with batch_first
     h: Tensor,  # (B, V, features)
     lengths: Tensor | None,  # (B,) frames that exist; None: all V
 ) -> Tensor:  # (B, V, hidden), 0 at frames that do not exist
@@ -130,16 +130,19 @@ class SequenceEncoder(Rebuildable):
         d_noise: float = 0.0,  # capacity limit of the dynamic channel; 0 is the paper
         static_first: float = 0.0,  # share of the training in which s learns alone; 0 is the paper
         withhold: float = 0.0,  # share of the sequences that d is withheld from afterwards; 0 is the paper
+        layers: int = 1,  # of the LSTM that reads the frames; 1 is the paper
     ):
         super().__init__()
-        check_sizes(s_dim=s_dim, d_dim=d_dim, hidden=hidden)
+        check_sizes(s_dim=s_dim, d_dim=d_dim, hidden=hidden, layers=layers)
         if not 0 <= d_noise < math.inf:
             raise ValueError(
                 f"d_noise must be 0 (the paper) or a standard deviation above it, got {d_noise}"
             )
         self.frames, self.shared, self.causal, self.hidden = frames, shared, causal, hidden
         width = hidden if causal else 2 * hidden
-        self.reader = nn.LSTM(frames.features, hidden, batch_first=True, bidirectional=not causal)
+        self.reader = nn.LSTM(
+            frames.features, hidden, layers, batch_first=True, bidirectional=not causal
+        )
         dynamics = nn.LSTM if causal else nn.RNN
         self.dynamics = dynamics(width, hidden, batch_first=True)
         self.to_s = nn.Linear(width, s_dim)

@@ -182,6 +182,7 @@ def nearest(
 def build(
     preset: Preset,
     frame: tuple,  # shape of a frame, data.frame
+    **options,  # of SequenceEncoder that no preset has: shared, causal, layers
 ) -> DiffSDA:
     "The untrained model of a preset."
     make, kind = DiffSDA.mlp, {"mask_channel": preset.mask_channel}
@@ -199,6 +200,7 @@ def build(
         withhold=preset.withhold,
         d_noise=preset.d_noise,
         **kind,
+        **options,
     )
 
 
