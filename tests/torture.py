@@ -283,19 +283,19 @@ def changed_between(rng, folder):
 def wild(rng, shape=None) -> torch.Tensor:
     "An array of any kind: some dimensions are empty, some numbers are none."
     shape = shape or tuple(int(n) for n in rng.choice([0, 1, 1, 2, 3, 5], rng.integers(0, 5)))
-    x = torch.from_numpy(rng.normal(size=shape)).float() * float(rng.choice([0, 1, 1e20]))
+    x = torch.as_tensor(rng.normal(size=shape)).float() * float(rng.choice([0, 1, 1e20]))
     for strange in (math.nan, math.inf, -math.inf):
         if rng.random() < 0.15:
-            x[torch.from_numpy(rng.random(shape) < 0.2)] = strange
+            x[torch.as_tensor(rng.random(shape) < 0.2)] = strange
     return x.to(rng.choice([torch.float32, torch.float32, torch.float64, torch.int64, torch.bool]))
 
 
 def input_sequences(rng, folder):
     x = wild(rng)
     lengths = (
-        None if rng.random() < 0.5 else torch.from_numpy(rng.integers(-1, 6, rng.integers(0, 6)))
+        None if rng.random() < 0.5 else torch.as_tensor(rng.integers(-1, 6, rng.integers(0, 6)))
     )
-    observed = None if rng.random() < 0.5 else torch.from_numpy(rng.random(tuple(x.shape)) < 0.7)
+    observed = None if rng.random() < 0.5 else torch.as_tensor(rng.random(tuple(x.shape)) < 0.7)
     labels = {} if rng.random() < 0.5 else {"y": wild(rng)}
     made = refused(lambda: Sequences(x, lengths, observed, labels))
     if made is not None:
@@ -591,7 +591,7 @@ def file_film(rng, folder):
     from diffsda.video import read_clip, write_film
 
     path = folder / "film.mp4"
-    write_film(path, rng.integers(0, 256, (8, 3, 32, 32), dtype=np.uint8), 25.0)
+    write_film(rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8), path, 25.0)
     for _ in range(5):
         content = path.read_bytes()
         told = spoil(rng, path)
@@ -723,18 +723,19 @@ def tortured(part: str, count: int, seed: int, only: int | None = None) -> list[
     return list(rows.values())
 
 
-def store(part: str, count: int, seed: int, rows: list):
-    "Rows into results/reliability.json, in the place of older ones of the same part."
+def store(part: str, words: str, rows: list):
+    "Rows into results/reliability.json, in the place of older ones of the same cases."
     shared = {
         "experiment": "torture",
         "data": part,
         "hardware": f"{platform.machine()} CPU, 1 thread",
-        "command": f'make torture ARGS="{part} --count {count} --seed {seed} --store"',
+        "command": f'make torture ARGS="{part} {words} --store"',
     }
     new = [shared | row | {"seconds": round(row["seconds"], 1)} for row in rows]
 
     def with_ours(text):
-        others = [row for row in json.loads(text or "[]") if row["data"] != part]
+        case = lambda row: (row["data"], row["metric"])
+        others = [row for row in json.loads(text or "[]") if case(row) not in set(map(case, new))]
         return json.dumps(others + new, indent=1) + "\n"
 
     change_file(ROOT / "results" / "reliability.json", with_ours)
@@ -761,7 +762,8 @@ def main() -> int:
             )
             failed += row["of"] - row["value"]
         if args.store:
-            store(part, args.count, args.seed, rows)
+            which = f"--count {args.count}" if args.only is None else f"--only {args.only}"
+            store(part, f"{which} --seed {args.seed}", rows)
     return min(failed, 1)
 
 
