@@ -27,7 +27,7 @@ STAMP := .venv/installed
 SOURCES := nbs tests $(wildcard data_scripts site workflow)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo data test quick lab fmt check notebooks results bench classroom grade slides walk site links
+.PHONY: help install demo data test quick lab fmt check notebooks results bench classroom grade slides walk site links torture
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -115,3 +115,6 @@ slides: $(STAMP) node_modules ## write the slides of six lectures to slides/; op
 
 walk: $(STAMP) ## run every notebook in JupyterLab in Chromium, as a student does (ARGS="01_denoising" for some)
 	$(BIN)/python tests/walk.py $(ARGS)
+
+torture: $(STAMP) ## kills at random moments, inputs nobody would type, spoilt files (ARGS="kills --count 100 --seed 1" for a part)
+	@$(BIN)/python tests/torture.py $(ARGS)

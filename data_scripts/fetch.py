@@ -1,6 +1,7 @@
 """What every set shares: finding or downloading its public files, opening archives, and writing it whole or not at all."""
 
 import errno
+import glob
 import gzip
 import hashlib
 import io
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from filelock import FileLock
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent  # of this repository
@@ -266,6 +268,12 @@ def spool(
         return np.memmap(file, block.dtype, "r")
 
 
+def lock_of(folder: Path) -> FileLock:
+    "Keeps other programs of this machine from writing the same folder; the system frees it if this one is killed."
+    name = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
+    return FileLock(Path(tempfile.gettempdir()) / f"diffsda-{name}.lock")
+
+
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """An empty folder to write into, which takes the place of `folder` only if the block succeeds.
@@ -273,24 +281,29 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     Until then, and whenever something fails, the former folder is there and untouched."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     former = folder.parent / f".{folder.name}.former"
-    if former.exists() and not folder.exists():  # an earlier run was killed between the two renames
-        former.rename(folder)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    fresh.chmod(0o755)
-    try:
-        yield fresh
-        shutil.rmtree(former, ignore_errors=True)
-        if folder.exists():
-            folder.rename(former)
+    with lock_of(folder):
+        if (
+            former.exists() and not folder.exists()
+        ):  # an earlier run was killed between the two renames
+            former.rename(folder)
+        for left in folder.parent.glob(f".{glob.escape(folder.name)}.{'?' * 8}"):
+            shutil.rmtree(left, ignore_errors=True)  # an earlier run was killed while it wrote
+        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        fresh.chmod(0o755)
         try:
-            fresh.rename(folder)
-        except OSError:
-            if former.exists():
-                former.rename(folder)
-            raise
-        shutil.rmtree(former, ignore_errors=True)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+            yield fresh
+            shutil.rmtree(former, ignore_errors=True)
+            if folder.exists():
+                folder.rename(former)
+            try:
+                fresh.rename(folder)
+            except OSError:
+                if former.exists():
+                    former.rename(folder)
+                raise
+            shutil.rmtree(former, ignore_errors=True)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
 
 
 def write(folder: Path, arrays: dict[str, np.ndarray], facts: dict):

@@ -8,6 +8,7 @@ __all__ = ['FORMAT', 'SigmaEmbedding', 'ScaleShift', 'modulate', 'group_norm', '
            'save_module', 'load_module']
 
 # %% ../nbs/06_blocks.ipynb #952782b3
+import glob
 import hashlib
 import inspect
 import json
@@ -219,7 +220,7 @@ class Rebuildable(nn.Module):
     def build(recipe: dict) -> "Rebuildable":
         "A fresh module from its recipe. Raises ValueError for an unknown class or arguments that do not fit."
         name = recipe.get("class")
-        if name not in Rebuildable.known:
+        if not isinstance(name, str) or name not in Rebuildable.known:
             raise ValueError(
                 f"unknown class {name!r} in a recipe; known: {', '.join(sorted(Rebuildable.known))}"
             )
@@ -230,7 +231,7 @@ class Rebuildable(nn.Module):
             return Rebuildable.known[name](
                 **{k: build(v) for k, v in recipe.items() if k != "class"}
             )
-        except TypeError as e:
+        except (TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError) as e:
             raise ValueError(f"the recipe of {name} does not fit this version: {e}") from e
 
 # %% ../nbs/06_blocks.ipynb #23f38701
@@ -322,6 +323,8 @@ def change_file(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
+        for left in path.parent.glob(f".{glob.escape(path.name)}.[0-9]*"):
+            left.unlink(missing_ok=True)  # of a process that was killed while it wrote
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         _replace(path, change(text).encode())
 

@@ -10,6 +10,7 @@ __all__ = ['PRIOR', 'Pieces', 'in_pieces', 'Excerpt', 'cuts', 'Adapter', 'Plain'
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -720,8 +721,19 @@ class Disentangler:
     ) -> "Disentangler":
         "What `save` or `fit` left in a folder, on the CPU. Raises ValueError if it is missing, damaged, unfinished or of another modality."
         facts, tensors = read_checkpoint(folder, "disentangler")
-        if facts["kind"] != kind.__name__:
-            raise ValueError(f"{folder} holds a model of {facts['kind']}, expected {kind.__name__}")
+        if facts.get("kind") != kind.__name__:
+            raise ValueError(
+                f"{folder} holds a model of {facts.get('kind')}, expected {kind.__name__}"
+            )
+        try:
+            return Disentangler._told(folder, facts, tensors, partial(kind, **more))
+        except (AttributeError, LookupError, TypeError) as error:
+            raise ValueError(
+                f"{folder} tells of a model that cannot be made ({type(error).__name__}: {error}); restore a copy"
+            ) from error
+
+    @staticmethod
+    def _told(folder, facts: dict, tensors: dict, kind: Callable) -> "Disentangler":
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["adapter"].items()}
         along = lambda code: Directions(
             *(tensors[f"{code}_{k}"] for k in ("mean", "std", "axes", "share"))
@@ -732,7 +744,7 @@ class Disentangler:
         return Disentangler(
             DiffSDA.load(folder),
             Scale(tensors["mean"], tensors["std"], facts["sigma_data"]),
-            kind(**settings, **more),
+            kind(**settings),
             facts["sampling"],
             tensors.get("lengths"),
             Factors(along("s"), along("d")) if "s_mean" in tensors else None,

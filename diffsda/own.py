@@ -129,7 +129,7 @@ def load(
     **more,  # what an adapter holds that is not saved: vocoder, stage
 ) -> Disentangler:
     "The model of a folder, whatever it is of. Raises ValueError if it is missing, damaged or unfinished."
-    kind = read_checkpoint(folder, "disentangler")[0]["kind"]
+    kind = str(read_checkpoint(folder, "disentangler")[0].get("kind"))
     known = {adapter.__name__: adapter for adapter in ADAPTERS.values()}
     if kind not in known:
         raise ValueError(

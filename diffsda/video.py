@@ -139,7 +139,12 @@ def _images(folder: Path):
         try:
             with Image.open(path) as image:
                 image.load()
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        except (
+            Image.DecompressionBombError,
+            UnidentifiedImageError,
+            OSError,
+            SyntaxError,
+        ) as error:
             raise ValueError(f"{path} cannot be read ({error}); get the file again") from error
         image.filename = str(path)
         yield image

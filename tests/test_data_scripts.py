@@ -832,3 +832,10 @@ def test_real_recordings(real):
     assert 5 < gravity < 12, "m/s^2"
     with np.load(path) as made:
         assert len(arrays["subject"]) == 404 and made["signal"].shape == (471_713, 6)
+
+
+def test_what_a_killed_preparation_left_is_cleared_away(scripts, tmp_path):
+    (tmp_path / ".set.a1b2c3d4").mkdir()
+    (tmp_path / ".set.a1b2c3d4" / "values.npy").write_bytes(b"half")
+    scripts.fetch.write(tmp_path / "set", {"values": np.arange(3.0)}, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["set"]

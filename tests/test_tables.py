@@ -430,3 +430,17 @@ def test_records_keep_groups_apart(table):
     for record in found:
         own = table.loc[table["station"] == record.group, "pressure"]
         assert np.array_equal(record.values[:, 0], own.to_numpy(np.float32))
+
+
+def test_an_archive_with_any_byte_flipped_is_read_or_refused_by_name(tmp_path):
+    path = tmp_path / "table.npz"
+    np.savez_compressed(path, a=np.arange(50.0), b=np.arange(50.0) % 3)
+    content, refused = path.read_bytes(), 0
+    for i in range(0, len(content), 5):
+        path.write_bytes(content[:i] + bytes([content[i] ^ 0x55]) + content[i + 1 :])
+        try:
+            tables.read_table(path)
+        except ValueError as error:
+            assert "table.npz cannot be read" in str(error)
+            refused += 1
+    assert refused > len(content) // 20

@@ -75,6 +75,7 @@ def snakemake(folder, *words, **options):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        env=os.environ | {"TMPDIR": str(folder)},  # where the locks of GPUs are
         **options,
     )
 
@@ -144,6 +145,12 @@ def test_runs_that_store_rows_at_the_same_time_lose_none(tmp_path):
     [run.start() for run in runs]
     [run.join() for run in runs]
     assert sorted(json.loads(path.read_text())) == sorted("abcd" * 25)
+
+
+def test_what_a_killed_run_left_beside_its_rows_is_cleared_away(tmp_path):
+    (tmp_path / ".rows.json.123").write_text("[half")
+    change_file(tmp_path / "rows.json", lambda text: text + "[]")
+    assert {p.name for p in tmp_path.iterdir()} == {"rows.json", ".rows.json.lock"}
 
 
 @pytest.fixture(scope="module")
