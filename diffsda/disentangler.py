@@ -504,7 +504,7 @@ class Disentangler:
         Labels of things are looked for in `s`, those of frames in `d`. Raises what `NamedFactors.of` raises, and ValueError for labels that fit no thing."""
         (s, d), pieces = self.codes(labelled)
         lengths, kinds, classes = torch.tensor(list(map(len, d))), ({}, {}), {}
-        for name, values in self._told(labelled, labels).items():
+        for name, values in self._classes_of(labelled, labels).items():
             found = [values.get(who, values.get(Path(who).stem)) for who in pieces.names]
             per_frame = any(map(np.ndim, found))
             if per_frame:  # nothing is known of any frame of what has no label
@@ -525,7 +525,7 @@ class Disentangler:
         self.named = NamedFactors.of(Factors(s, d), told)
         return self.named.table()
 
-    def _told(self, things, labels) -> dict:  # labels as in `name_factors`
+    def _classes_of(self, things, labels) -> dict:  # labels as in `name_factors`
         "factor -> name of a thing -> its class or those of its frames."
         if isinstance(labels, dict):
             return labels
@@ -726,14 +726,14 @@ class Disentangler:
                 f"{folder} holds a model of {facts.get('kind')}, expected {kind.__name__}"
             )
         try:
-            return Disentangler._told(folder, facts, tensors, partial(kind, **more))
+            return Disentangler._from_facts(folder, facts, tensors, partial(kind, **more))
         except (AttributeError, LookupError, TypeError) as error:
             raise ValueError(
                 f"{folder} tells of a model that cannot be made ({type(error).__name__}: {error}); restore a copy"
             ) from error
 
     @staticmethod
-    def _told(folder, facts: dict, tensors: dict, kind: Callable) -> "Disentangler":
+    def _from_facts(folder, facts: dict, tensors: dict, kind: Callable) -> "Disentangler":
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["adapter"].items()}
         along = lambda code: Directions(
             *(tensors[f"{code}_{k}"] for k in ("mean", "std", "axes", "share"))
