@@ -246,6 +246,7 @@ def report_command(args: argparse.Namespace) -> int:
 
 def name_command(args: argparse.Namespace) -> int:
     "The exit status of `diffsda name`: 0 once the model knows these factors."
+    from diffsda.own import load
     from diffsda.report import labels_of
 
     model = load(args.folder)
