@@ -230,11 +230,18 @@ class DiffSDA(Rebuildable):
     ) -> Tensor:  # (B, V, *frame)
         """Frames made from noise, steered by the factors.
 
-        Raises ValueError if the codes do not pair up, `x_T` is no tensor of their size, for `guidance` of a model that never went without `d`, and for a student where there is none."""
+        Raises ValueError if the codes do not pair up or are no finite numbers of the model's precision, `x_T` is no tensor of their size, for `guidance` of a model that never went without `d`, and for a student where there is none."""
         if len(factors.s) != len(factors.d):
             raise ValueError(
                 f"factors must pair up, got {len(factors.s)} static and {len(factors.d)} dynamic codes"
             )
+        own = next(self.parameters()).dtype
+        for code in factors:
+            if code.dtype != own or not code.isfinite().all():
+                came = code.dtype if code.dtype != own else "numbers that are not finite"
+                raise ValueError(
+                    f"factors must be finite and {own} as the model is, got {came}; try factors.map(Tensor.float)"
+                )
         shape = (*factors.d.shape[:2], *self.decoder.frame)
         if x_T is None:
             x_T = torch.randn(shape).to(factors.d.device)
