@@ -324,6 +324,32 @@ def _add_train(commands, in_full: bool):
     names = add_options(train, data | {"model": (Preset,), "training": (TrainConfig,)})
     train.set_defaults(settings=names)
 
+# %% ../nbs/53_commands.ipynb #656952ed
+def _add_looking(add, model, thing):  # the parents that all commands share
+    what = "name factors by a few labelled things, so that swap --only can exchange one"
+    page = add("name", name_command, [model, thing], what, "")
+    told = "a column of a table, or a .csv file from names to labels"
+    page.add_argument("--labels", required=True, help=told)
+    what = "write a page about your data: what the codes explain, swaps, walks, a map, what leaks"
+    page = add("report", report_command, [model], what, "FILE.html")
+    page.add_argument("source", help="data of the kind that the model was trained on")
+    told = "a column of a table, or a .csv file from names to labels: what leaks is asked for each"
+    page.add_argument("--labels", default="", help=told)
+    page.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
+    page.add_argument("--quiet", action="store_true", help="no progress bar")
+    what = "open a page on this machine: drop two things, press swap, move sliders"
+    page = add("app", app_command, [model], what, "")
+    page.add_argument("--port", type=int, default=7860, help="of 127.0.0.1 (default: 7860)")
+
+
+def _add_data(commands):
+    data = commands.add_parser("data", help="list the data sets, or get one")
+    data.add_argument("what", nargs="?", choices=("list", "get"), default="list")
+    data.add_argument("name", nargs="?", help="of the set to get")
+    data.add_argument("--source", metavar="PATH", help="a local copy; default: download")
+    data.add_argument("--out", metavar="FOLDER", help="default: data")
+    data.set_defaults(function=data_command)
+
 # %% ../nbs/53_commands.ipynb #40d961d4
 def add_commands(
     commands,  # what ArgumentParser.add_subparsers gives
@@ -378,25 +404,5 @@ def add_commands(
     near = add("nearest", nearest_command, [model, thing, code], what, "")
     near.add_argument("among", help="a folder, or a table of several groups")
     near.add_argument("-n", type=int, default=10, help="how many (default: 10)")
-
-    what = "name factors by a few labelled things, so that swap --only can exchange one"
-    page = add("name", name_command, [model, thing], what, "")
-    told = "a column of a table, or a .csv file from names to labels"
-    page.add_argument("--labels", required=True, help=told)
-    what = "write a page about your data: what the codes explain, swaps, walks, a map, what leaks"
-    page = add("report", report_command, [model], what, "FILE.html")
-    page.add_argument("source", help="data of the kind that the model was trained on")
-    told = "a column of a table, or a .csv file from names to labels: what leaks is asked for each"
-    page.add_argument("--labels", default="", help=told)
-    page.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
-    page.add_argument("--quiet", action="store_true", help="no progress bar")
-    what = "open a page on this machine: drop two things, press swap, move sliders"
-    page = add("app", app_command, [model], what, "")
-    page.add_argument("--port", type=int, default=7860, help="of 127.0.0.1 (default: 7860)")
-
-    data = commands.add_parser("data", help="list the data sets, or get one")
-    data.add_argument("what", nargs="?", choices=("list", "get"), default="list")
-    data.add_argument("name", nargs="?", help="of the set to get")
-    data.add_argument("--source", metavar="PATH", help="a local copy; default: download")
-    data.add_argument("--out", metavar="FOLDER", help="default: data")
-    data.set_defaults(function=data_command)
+    _add_looking(add, model, thing)
+    _add_data(commands)

@@ -157,7 +157,7 @@ def exchanges(
     found = pd.DataFrame.from_dict(rows, orient="index")
     return found.set_index(pd.MultiIndex.from_tuples(rows, names=["factor", "label"]))
 
-
+# %% ../nbs/44_factors.ipynb #3d2f6d7e
 def exchange_scores(
     table: pd.DataFrame,  # as of `exchanges`
 ) -> dict:

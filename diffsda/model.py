@@ -80,7 +80,7 @@ STUDENT = {  # what `decode` calls a student's solver -> the noise levels at whi
     "four": (80.0, 2.0, 0.5, 0.1),
 }
 
-
+# %% ../nbs/09_model.ipynb #dfbc181e
 class DiffSDA(Rebuildable):
     """A diffusion autoencoder that splits a sequence into one static and V dynamic codes (arXiv 2510.05717).
 

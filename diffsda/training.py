@@ -308,7 +308,7 @@ def _open_log(folder, history: list):
     os.replace(fresh, path)
     return open(path, "a")
 
-
+# %% ../nbs/10_training.ipynb #f115ad62
 def _publish(record: dict, log, callbacks: tuple, bar):
     if log:
         log.write(json.dumps(record) + "\n")
@@ -353,10 +353,8 @@ def train(
             state.restore(folder)
             history = [record for record in read_log(folder) if record["step"] <= state.step]
         log = _open_log(folder, history) if rank == 0 else None
-        steps = range(state.step, config.steps)
-        bar = tqdm(
-            steps, "train", initial=state.step, total=config.steps, disable=rank > 0 or not progress
-        )
+        steps, off = range(state.step, config.steps), rank > 0 or not progress
+        bar = tqdm(steps, "train", config.steps, initial=state.step, disable=off)
         start = perf_counter()
         model.train()
         with _own_random_numbers(model):

@@ -14,6 +14,7 @@ ALT = {
     "faults.png": "For each number a dot for the correct protocol, for each fault alone and for the published protocol, and a line at the paper's value",
     "gap.png": "Gap against reconstruction error for sizes of d, levels of noise on it and chunk lengths",
     "swap_stations.png": "Days of stations: each curve has the static code of one station and the hours of another's day",
+    "workflow.png": "Data sets lead to kinds of runs, these to tables, and tables to the picture of all recipes",
     "app.png": "A page with a file of stations in each of two boxes, hill and harbour chosen, buttons to swap and reconstruct, sliders, and the lines of the table that was made over those of its donors",
 }
 
