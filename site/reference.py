@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "diffsda"
-CELL = re.compile(r"^# %% \.\./nbs/(\S+)\.ipynb #(\w+)", re.MULTILINE)
+CELL = re.compile(r"^# %% \.\./nbs/(\S+)\.ipynb #([\w-]+)", re.MULTILINE)
 
 
 def comments_of(source: str) -> dict[int, str]:
