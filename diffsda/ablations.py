@@ -10,7 +10,6 @@ __all__ = ['HEARD', 'TOY', 'RECIPES_OF', 'PRIORS', 'known_set', 'Case', 'with_cl
 # %% ../nbs/48_ablations.ipynb #abl-export-imports
 import importlib
 import json
-import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from .blocks import store_rows
 from .data import TOYS, Sequences, toy_splits
 from .disentangler import fit_network
 from .judges import Judge, entropies, frechet_distance, who_carries
@@ -357,19 +357,14 @@ def add_run(
     numbers: dict,  # metric -> value
     **told,  # the same in each row: command, protocol
 ):
-    "Puts a run's numbers into a file of results, in the place of older ones of the same run; the file is written wholly or not at all."
-    rows = read_rows(path)
-    former = [id(row) for row in rows_of(rows, run)]
-    rows = [row for row in rows if id(row) not in former]
+    "Puts a run's numbers into a file of results, in the place of older ones of the same run."
     cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} thread(s)"
     told["hardware"] = cpu if this_device().type == "cpu" else torch.cuda.get_device_name()
-    rows += [
+    rows = [
         run | {"metric": metric, "value": float(f"{value:.4g}"), "seeds": 1} | told
         for metric, value in numbers.items()
     ]
-    fresh = Path(path).with_suffix(f".{os.getpid()}")
-    fresh.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n", encoding="utf-8")
-    os.replace(fresh, path)
+    store_rows(path, rows, lambda row: bool(rows_of([row], run)))
 
 
 def once(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORMAT', 'SigmaEmbedding', 'ScaleShift', 'modulate', 'group_norm', 'starts_at_zero', 'SelfAttention', 'MadeAgain',
            'Dropout', 'activated', 'ResidualBlock', 'Rebuildable', 'write_checkpoint', 'read_checkpoint', 'change_file',
-           'save_module', 'load_module']
+           'store_rows', 'save_module', 'load_module']
 
 # %% ../nbs/06_blocks.ipynb #952782b3
 import glob
@@ -327,6 +327,20 @@ def change_file(
             left.unlink(missing_ok=True)  # of a process that was killed while it wrote
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         _replace(path, change(text).encode())
+
+
+def store_rows(
+    path,  # a JSON file of results, a row a line
+    rows: list,  # of dicts
+    former: Callable,  # row -> whether it gives way to these
+):
+    "Adds rows to a file of results, to which other runs may add at the same time, in the place of former ones."
+
+    def with_ours(text):
+        kept = [row for row in json.loads(text or "[]") if not former(row)]
+        return "[\n" + ",\n".join(map(json.dumps, kept + rows)) + "\n]\n"
+
+    change_file(path, with_ours)
 
 # %% ../nbs/06_blocks.ipynb #ffb05b1a
 def save_module(module: Rebuildable, folder, name: str = "model"):

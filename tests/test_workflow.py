@@ -16,7 +16,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from diffsda.blocks import change_file
+from diffsda.blocks import change_file, store_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = yaml.safe_load((ROOT / "workflow" / "config.yaml").read_text(encoding="utf-8"))
@@ -29,7 +29,7 @@ from functools import cache
 from pathlib import Path
 import torch
 from torch import nn
-from diffsda.blocks import change_file
+from diffsda.blocks import change_file, store_rows
 from diffsda.data import toy_splits
 from diffsda.loss import LossSum
 from diffsda.training import TrainConfig, train
@@ -151,6 +151,21 @@ def test_what_a_killed_run_left_beside_its_rows_is_cleared_away(tmp_path):
     (tmp_path / ".rows.json.123").write_text("[half")
     change_file(tmp_path / "rows.json", lambda text: text + "[]")
     assert {p.name for p in tmp_path.iterdir()} == {"rows.json", ".rows.json.lock"}
+
+
+def test_rows_of_several_runs_are_kept_and_those_of_the_same_run_give_way(tmp_path):
+    path = tmp_path / "rows.json"
+    row = lambda name, value: {"data": name, "value": value}
+
+    def add(name):
+        for value in range(25):
+            store_rows(path, [row(name, value)], lambda old: old["data"] == name)
+
+    runs = [threading.Thread(target=add, args=(name,)) for name in "abcd"]
+    [run.start() for run in runs]
+    [run.join() for run in runs]
+    kept = json.loads(path.read_text())
+    assert sorted(kept, key=str) == [row(name, 24) for name in "abcd"]
 
 
 @pytest.fixture(scope="module")
