@@ -755,3 +755,55 @@ def test_going_on_with_other_data_is_refused(tmp_path):
     quiet(Slope(), slope_loss, data, BRIEF, folder=tmp_path)
     with pytest.raises(ValueError, match=f"training sequences {len(data)} .now {len(data) - 1}"):
         quiet(Slope(), slope_loss, data[: len(data) - 1], BRIEF, folder=tmp_path)
+
+
+# Recorded passes
+
+
+class Repeated(training.Recorded):
+    """As a GPU does: a replay works on the tensors it was recorded with, and leaves gradients where they were."""
+
+    recordings = 0
+
+    def record(self):
+        type(self).recordings += 1
+        batch, numbers = self.batch, self.phase()
+        sums, gradients = torch.zeros(2).double(), [torch.zeros_like(p) for p in self.parameters]
+
+        def replay():
+            assert self.phase() == numbers, "replayed what another phase decided"
+            self.forget()
+            sums.copy_(self.passes(batch))
+            for kept, p in zip(gradients, self.parameters):
+                kept.copy_(p.grad)
+
+        return replay, sums, gradients
+
+
+@pytest.mark.parametrize("ends", ["together", "apart"])
+def test_a_recorded_training_is_the_training(monkeypatch, ends):
+    """It is recorded once for a phase; sequences that end at different frames are not recorded."""
+    monkeypatch.setattr(training, "_runs_ahead", lambda device: True)
+    monkeypatch.setattr(training, "Recorded", Repeated)
+    monkeypatch.setattr(Repeated, "recordings", 0)
+    data = ragged() if ends == "apart" else Sequences(torch.randn(20, 5, 3))
+    runs = []
+    for graph in (False, True):
+        model = small(static_first=0.5, withhold=0.2, d_noise=0.1)
+        history = quiet(model, denoising_loss, data, replace(BRIEF, graph=graph))
+        runs.append((tensors(model), without_seconds(history)))
+    assert same(runs[0][0], runs[1][0]) and runs[0][1] == runs[1][1]
+    assert Repeated.recordings == (2 if ends == "together" else 0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_replays_what_it_recorded():
+    data, runs = Sequences(torch.randn(20, 5, 3)), []
+    for graph in (False, True):
+        model = small(static_first=0.5, withhold=0.2, d_noise=0.1).cuda()
+        config = replace(BRIEF, graph=graph, precision="fp32")
+        quiet(model, denoising_loss, data, config)
+        runs.append(tensors(model))
+    for name, weight in runs[0].items():
+        assert torch.allclose(weight, runs[1][name], atol=1e-4), name
