@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .bench import PRESETS, made_up, plain_decode, plain_loss, update
-from .blocks import compiled, compiler_works
+from .blocks import compiler_works
 from .data import Sequences
 from .model import DiffSDA
 from .sets import Preset, build, loss_of
@@ -230,7 +230,7 @@ class Bench:
                 plain_decode if "plain" in how else DiffSDA.decode, model, factors, x_T, 4
             )
             if "compiled" in how:
-                compiled(model.decoder)
+                model.compiled()
             seconds = clocked(call, self.device, self.limit)
         return self.row("sampling", how, seconds * 63 / 7, batch=batch, note="7 calls timed")
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import diffsda
-from diffsda import training
+from diffsda import blocks, training
 from diffsda.blocks import read_checkpoint
 from diffsda.data import Sequences
 from diffsda.loss import LossSum
@@ -648,6 +648,79 @@ def test_a_log_cut_in_the_middle_of_a_line_is_mended(tmp_path):
     history = quiet(Slope(), slope_loss, ragged(), BRIEF, folder=tmp_path)
     assert [r["step"] for r in history] == [1, 2, 3, 4, 5, 6]
     assert read_log(tmp_path) == history and read_log(tmp_path / "nowhere") == []
+
+
+# Compiled
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Compiled for tests: traced and taken apart, but not translated to C++, which takes half a minute."""
+    import torch._dynamo
+    import torch._inductor.config
+
+    whole, calls = nn.Module.compile, []
+
+    def compile_without_translation(module, **options):
+        calls.append(type(module).__name__)
+        whole(module, backend="aot_eager")
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(nn.Module, "compile", compile_without_translation)
+    monkeypatch.setattr(blocks, "compiler_works", lambda device: True)
+    yield calls
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_compiled_training_is_the_same_training(traced, precision):
+    """With d withheld at first, noise in the dynamic channel, and images whose activations are made again."""
+    levels = {"multipliers": (1, 2), "blocks": 1, "attention": (1,), "embedding": 16}
+    x = torch.randn(8, 3, 3, 8, 4, generator=torch.Generator().manual_seed(0))
+    results = []
+    for compile in (False, True):
+        torch.manual_seed(0)
+        model = DiffSDA.unet((3, 8, 4), 4, 2, 8, 16, 16, **levels, **RECIPE)
+        config = replace(BRIEF, batch=4, lr=1e-3, precision=precision, compile=compile)
+        results.append((quiet(model, denoising_loss, Sequences(x), config), tensors(model)))
+    assert traced == ["_Objective"]
+    (one, exact), (other, made) = results
+    assert all(math.isclose(a["loss"], b["loss"], rel_tol=1e-2) for a, b in zip(one, other))
+    assert all(torch.allclose(exact[k], made[k], atol=4e-3) for k in exact)
+
+
+def test_compiling_may_change_when_a_training_goes_on(traced, tmp_path):
+    config = replace(BRIEF, save_every=3)
+    with pytest.raises(FloatingPointError):
+        quiet(Slope(), spoiled("nan", 5, []), ragged(), config, folder=tmp_path)
+    model, whole = Slope(), Slope()
+    quiet(model, slope_loss, ragged(), replace(config, compile=True), folder=tmp_path)
+    quiet(whole, slope_loss, ragged(), config)
+    assert math.isclose(model.w.item(), whole.w.item(), rel_tol=1e-5) and traced
+
+
+def test_compiled_sampling_makes_the_same_sequences(traced):
+    data, model = ragged(4), small().eval()
+    factors, noise = model.encode(data), torch.randn(data.x.shape)
+    expected = model.decode(factors, noise, 4)
+    assert torch.allclose(model.compiled().decode(factors, noise, 4), expected, atol=1e-5)
+    assert traced == ["MLPDecoder"]
+
+
+def test_without_a_compiler_a_training_says_so_once_and_goes_on(monkeypatch):
+    def broken(*arguments, **options):
+        raise RuntimeError("no C++ compiler found")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    blocks.compiler_works.cache_clear()
+    models = [Slope(), Slope()]
+    with pytest.warns(UserWarning, match="no C.. compiler found.*results are the same") as told:
+        for model in models:
+            quiet(model, slope_loss, ragged(), replace(BRIEF, compile=True))
+    blocks.compiler_works.cache_clear()
+    plain = Slope()
+    quiet(plain, slope_loss, ragged(), BRIEF)
+    assert len(told) == 1 and all(torch.equal(model.w, plain.w) for model in models)
 
 
 # Killed
