@@ -118,3 +118,7 @@ walk: $(STAMP) ## run every notebook in JupyterLab in Chromium, as a student doe
 
 torture: $(STAMP) ## kills at random moments, inputs nobody would type, spoilt files (ARGS="kills --count 100 --seed 1" for a part)
 	@$(BIN)/python tests/torture.py $(ARGS)
+
+.PHONY: bench-gpu
+bench-gpu: $(STAMP) ## time the paper's sizes on a GPU, in about two minutes, and write results/gpu.json
+	@TQDM_DISABLE=1 $(BIN)/python -c "from diffsda.bench_gpu import main; main(only='$(ROWS)')"

@@ -78,7 +78,7 @@ def _one_direction(layer: nn.LSTM, suffix: str) -> nn.LSTM:
 
 def _turn(h: Tensor, lengths: Tensor) -> Tensor:
     "Every sequence back to front, its padding left where it is."
-    v = torch.arange(h.shape[1])
+    v = torch.arange(h.shape[1], device=h.device)
     v = torch.where(v < lengths[:, None], lengths[:, None] - 1 - v, v)
     return h.gather(1, v[..., None].expand_as(h))
 
@@ -108,7 +108,7 @@ def plain_encode(model: DiffSDA, x: Tensor, lengths: Tensor) -> Factors:
     else:
         ahead, back = (_one_direction(encoder.reader, suffix) for suffix in ("", "_reverse"))
         h = torch.cat([ahead(h)[0], _turn(back(_turn(h, lengths))[0], lengths)], dim=-1)
-    last = h[torch.arange(len(h)), lengths - 1, : encoder.hidden]
+    last = h[torch.arange(len(h), device=h.device), lengths - 1, : encoder.hidden]
     s = encoder.to_s(torch.cat([last, h[:, 0, encoder.hidden :]], dim=-1))
     return Factors(s, encoder.to_d(encoder.dynamics(h)[0]))
 
@@ -195,7 +195,7 @@ def plain_loss(model: DiffSDA, batch: Sequences, draws: int) -> LossSum:
     x, lengths, mask = repeat(batch.x), repeat(batch.lengths), repeat(batch.mask)
     z = plain_encode(model, x, lengths).per_frame()
     denoise = precondition(partial(plain_network, model.decoder, z=z), model.sigma_data)
-    sigma = log_normal_sigma(x.shape[:2])
+    sigma = log_normal_sigma(x.shape[:2], device=x.device)
     return edm_loss(denoise, x, sigma, torch.randn_like(x), mask, model.sigma_data)
 
 # %% ../nbs/60_bench.ipynb #66b5a0f4
@@ -282,10 +282,10 @@ SHAPES = {  # V, *frame
 }
 
 
-def made_up(name: str, seed: int = 0) -> Sequences:
+def made_up(name: str, seed: int = 0, count: int | None = None) -> Sequences:
     "A batch of noise in a data set's shape: how long a step takes does not depend on the values."
     g = torch.Generator().manual_seed(seed)
-    count = 128 if name in SPEECH else 1 if name in IMAGES else 3
+    count = count or (128 if name in SPEECH else 1 if name in IMAGES else 3)
     x = 0.5 * torch.randn(count, *SHAPES[name], generator=g)
     if name != "physionet_a":
         return Sequences(x)
@@ -372,7 +372,7 @@ def plain_decode(model: DiffSDA, factors: Factors, x_T: Tensor, steps: int) -> T
     by_frame = precondition(partial(plain_network, model.decoder, z=z), model.sigma_data)
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        return by_frame(x, torch.tensor([sigma for _ in range(B * V)]).view(B, V))
+        return by_frame(x, torch.tensor([sigma for _ in range(B * V)], device=x.device).view(B, V))
 
     sigmas = karras_sigmas(steps).to(x_T.dtype)
     with evaluating(model):

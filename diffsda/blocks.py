@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'SigmaEmbedding', 'ScaleShift', 'modulate', 'group_norm', 'starts_at_zero', 'SelfAttention', 'MadeAgain',
-           'made_again', 'Dropout', 'compiled', 'activated', 'ResidualBlock', 'Rebuildable', 'write_checkpoint',
-           'read_checkpoint', 'change_file', 'store_rows', 'save_module', 'load_module']
+           'made_again', 'Dropout', 'compiler_works', 'compiled', 'activated', 'ResidualBlock', 'Rebuildable',
+           'write_checkpoint', 'read_checkpoint', 'change_file', 'store_rows', 'save_module', 'load_module']
 
 # %% ../nbs/06_blocks.ipynb #952782b3
 import glob
@@ -146,7 +146,7 @@ class Dropout(nn.Dropout):
 
 # %% ../nbs/06_blocks.ipynb #5eaa22f8
 @cache
-def _compiler_works(device: str) -> bool:
+def compiler_works(device: str) -> bool:
     "Whether a small function can be compiled for a kind of device; says once why not."
     try:
         x = torch.ones(64, device=device)
@@ -166,7 +166,7 @@ def compiled(
 ) -> nn.Module:
     "The module, compiled for its device where a compiler works, and as it was elsewhere, with a warning that says why."
     device = next(module.parameters()).device.type
-    if _compiler_works(device):
+    if compiler_works(device):
         module.compile(mode="reduce-overhead" if graphs and device == "cuda" else None)
     return module
 

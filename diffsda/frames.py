@@ -10,7 +10,6 @@ __all__ = ['check_frame', 'check_sizes', 'frame_size', 'MLPEncoder', 'MLPDecoder
 import math
 from collections.abc import Iterable
 from functools import partial
-from itertools import repeat
 
 import torch
 from torch import Tensor, nn
@@ -196,9 +195,9 @@ class UNet(nn.Module):
     def forward(
         self,
         x: Tensor,
-        steering: Iterable = repeat(()),  # for each residual block, a gain and a shift, or nothing
+        steering: Iterable = (),  # for each residual block, a gain and a shift; empty: no block is steered
     ) -> Tensor:
-        steering = iter(steering)
+        steering = iter(steering or [()] * len(self.widths))
         h = self.head(x)
         kept = [h]
         for layer in self.down:
