@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'SigmaEmbedding', 'ScaleShift', 'modulate', 'group_norm', 'starts_at_zero', 'SelfAttention', 'MadeAgain',
-           'made_again', 'Dropout', 'compiler_works', 'compiled', 'activated', 'ResidualBlock', 'Rebuildable',
-           'write_checkpoint', 'read_checkpoint', 'change_file', 'store_rows', 'save_module', 'load_module']
+           'made_again', 'Dropout', 'LayerNorm', 'compiler_works', 'compiled', 'activated', 'ResidualBlock',
+           'Rebuildable', 'write_checkpoint', 'read_checkpoint', 'change_file', 'store_rows', 'save_module',
+           'load_module']
 
 # %% ../nbs/06_blocks.ipynb #952782b3
 import glob
@@ -143,6 +144,15 @@ class Dropout(nn.Dropout):
             return super().forward(h)
         kept = torch.rand(h.shape).ge_(self.p).div_(1 - self.p)
         return h * kept.to(h.dtype)
+
+
+class LayerNorm(nn.LayerNorm):
+    "PyTorch's, which sums the gradients of its weights over all rows in the precision of its input: on a CPU, never in bfloat16."
+
+    def forward(self, h: Tensor) -> Tensor:
+        if h.dtype != torch.bfloat16 or h.device.type != "cpu":
+            return super().forward(h)
+        return super().forward(h.float()).to(h.dtype)
 
 # %% ../nbs/06_blocks.ipynb #5eaa22f8
 @cache

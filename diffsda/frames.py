@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from diffsda.blocks import (
+    LayerNorm,
     Rebuildable,
     ResidualBlock,
     ScaleShift,
@@ -64,7 +65,7 @@ class MLPEncoder(Rebuildable):
         width_in = frame_size(frame) * (2 if mask_channel else 1)
         sizes = [width_in] + [features + width_in] * 4
         self.linears = nn.ModuleList(nn.Linear(size, features) for size in sizes)
-        self.norms = nn.ModuleList(nn.LayerNorm(features) for _ in sizes)
+        self.norms = nn.ModuleList(LayerNorm(features) for _ in sizes)
         self.dropout = nn.Dropout(dropout)
         for linear in self.linears[:-1]:
             nn.init.kaiming_normal_(linear.weight)
@@ -106,7 +107,7 @@ class MLPDecoder(Rebuildable):
         self.linears = nn.ModuleList(nn.Linear(n, width) for n in sizes)
         self.by_sigma = nn.ModuleList(ScaleShift(embedding, width) for _ in sizes)
         self.by_z = nn.ModuleList(ScaleShift(embedding, width) for _ in sizes)
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in sizes)
+        self.norms = nn.ModuleList(LayerNorm(width) for _ in sizes)
         self.dropout = nn.Dropout(dropout)
         self.last = nn.Linear(width + size, size)
         for linear in self.linears:
