@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'SigmaEmbedding', 'ScaleShift', 'modulate', 'group_norm', 'starts_at_zero', 'SelfAttention', 'MadeAgain',
-           'Dropout', 'activated', 'ResidualBlock', 'Rebuildable', 'write_checkpoint', 'read_checkpoint', 'change_file',
-           'store_rows', 'save_module', 'load_module']
+           'made_again', 'Dropout', 'compiled', 'activated', 'ResidualBlock', 'Rebuildable', 'write_checkpoint',
+           'read_checkpoint', 'change_file', 'store_rows', 'save_module', 'load_module']
 
 # %% ../nbs/06_blocks.ipynb #952782b3
 import glob
@@ -15,8 +15,9 @@ import json
 import math
 import os
 import re
+import warnings
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 
 import torch
@@ -127,6 +128,13 @@ class MadeAgain(torch.autograd.Function):
         return None, *(next(found) if n else None for n in needed)
 
 
+def made_again(function: Callable, *inputs: Tensor) -> Tensor:
+    "`function(*inputs)` that a backward pass makes again. A compiler decides by itself what to keep."
+    if torch.compiler.is_compiling():
+        return function(*inputs)
+    return MadeAgain.apply(function, *inputs)
+
+
 class Dropout(nn.Dropout):
     "PyTorch's, with a mask that a CPU draws in half the time."
 
@@ -135,6 +143,32 @@ class Dropout(nn.Dropout):
             return super().forward(h)
         kept = torch.rand(h.shape).ge_(self.p).div_(1 - self.p)
         return h * kept.to(h.dtype)
+
+# %% ../nbs/06_blocks.ipynb #5eaa22f8
+@cache
+def _compiler_works(device: str) -> bool:
+    "Whether a small function can be compiled for a kind of device; says once why not."
+    try:
+        x = torch.ones(64, device=device)
+        return bool((torch.compile(lambda y: y.sin() + 1)(x) > 1).all())
+    except Exception as error:  # of the compiler, its toolchain or a driver: whichever is missing
+        warnings.warn(
+            f"torch.compile does not work here for {device} ({type(error).__name__}: {str(error)[:200]}), so nothing "
+            "is compiled: results are the same, only slower. It needs a C++ compiler, and Triton for a GPU",
+            stacklevel=2,
+        )
+        return False
+
+
+def compiled(
+    module: nn.Module,  # compiled in place, at its first call; its weights and their names stay
+    graphs: bool = True,  # on a GPU, replay whole passes as CUDA graphs: where shapes are fixed
+) -> nn.Module:
+    "The module, compiled for its device where a compiler works, and as it was elsewhere, with a warning that says why."
+    device = next(module.parameters()).device.type
+    if _compiler_works(device):
+        module.compile(mode="reduce-overhead" if graphs and device == "cuda" else None)
+    return module
 
 # %% ../nbs/06_blocks.ipynb #f640e62a
 def activated(
@@ -182,7 +216,7 @@ class ResidualBlock(nn.Module):
         h = x
         for i, (norm, conv) in enumerate(zip(self.norms, self.convs)):
             how = partial(activated, norm.num_groups)
-            h = MadeAgain.apply(how, h, norm.weight, norm.bias, *(steer if i == 1 else ()))
+            h = made_again(how, h, norm.weight, norm.bias, *(steer if i == 1 else ()))
             h = conv(h if i == 0 else self.dropout(h))
         return self.attention(self.shortcut(x) + h)
 

@@ -170,7 +170,7 @@ class SequenceEncoder(Rebuildable):
     def forward(
         self,
         x: Tensor,  # (B, V, *frame), clean
-        lengths: Tensor,  # (B,) frames that exist
+        lengths: Tensor | None,  # (B,) frames that exist; None: all V
         mask: Tensor,  # broadcasts to x, True where observed
     ) -> Factors:
         if x.dtype != self.to_s.weight.dtype:
@@ -192,10 +192,10 @@ class SequenceEncoder(Rebuildable):
         null = (factors.d == 0).all(-1, keepdim=True)  # no code that is told is ever exactly 0
         return torch.cat([z, null.to(z.dtype)], dim=-1)
 
-    def _split(self, features: Tensor, lengths: Tensor) -> Factors:
+    def _split(self, features: Tensor, lengths: Tensor | None) -> Factors:
         V = features.shape[1]
         exists = None
-        if lengths.min() < V:
+        if lengths is not None and lengths.min() < V:
             exists = torch.arange(V, device=features.device) < lengths[:, None]
         ragged = None if exists is None else lengths
         h = run_recurrent(self.reader, features, ragged)  # (B, V, hidden or 2 hidden)
@@ -208,9 +208,12 @@ class SequenceEncoder(Rebuildable):
             s = s if self.shared else s * exists[..., None]
         return Factors(s, d)
 
-    def _ends(self, h: Tensor, lengths: Tensor) -> Tensor:
+    def _ends(self, h: Tensor, lengths: Tensor | None) -> Tensor:
         "The states that have seen the whole sequence: last of the forward direction, first of the backward one."
-        last = h[torch.arange(len(h), device=h.device), lengths - 1]  # (B, width)
+        if lengths is None:
+            last = h[:, -1]  # (B, width)
+        else:
+            last = h[torch.arange(len(h), device=h.device), lengths - 1]
         if self.causal:
             return last
         return torch.cat([last[:, : self.hidden], h[:, 0, self.hidden :]], dim=-1)

@@ -46,13 +46,14 @@ def scalings(
 ) -> Scalings:  # each (*any)
     """EDM's preconditioning (Karras et al. 2022, table 1, last column).
 
-    Raises ValueError if `sigma` or `sigma_data` is not positive."""
+    Raises ValueError if `sigma_data` is not positive, or `sigma` where looking costs nothing: on a CPU, outside a compiler."""
     if not sigma_data > 0:
         raise ValueError(
             f"sigma_data must be positive, got {sigma_data:g}; use the standard deviation of the data"
         )
     sigma = torch.as_tensor(sigma)
-    if not (sigma > 0).all():
+    free = sigma.device.type == "cpu" and not torch.compiler.is_compiling()
+    if free and not (sigma > 0).all():
         raise ValueError(
             f"sigma must be positive, got {float(sigma.min()):g}; a denoiser is not asked at sigma = 0, "
             "where its input is clean already"

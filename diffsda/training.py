@@ -14,7 +14,8 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -29,7 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from .blocks import read_checkpoint, write_checkpoint
+from .blocks import compiled, read_checkpoint, write_checkpoint
 
 # %% ../nbs/10_training.ipynb #ff5f04b1
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class TrainConfig:
     ema: float = 0.0  # decay of the running mean of the weights; 0, as the paper, keeps none
     accumulate: int = 1  # parts a process cuts its share of a batch into, to save memory
     precision: str = "auto"  # "fp32", "bf16", or auto: bf16 on a GPU that has it
+    compile: bool = False  # by torch.compile: minutes at the start, faster steps afterwards
     save_every: int = 500  # steps between checkpoints
     log_every: int = 10  # steps between records
     seed: int = 0
@@ -174,20 +176,68 @@ class _State:
     "Model, running mean and optimiser as one thing that can be kept and restored."
 
     def __init__(self, model: nn.Module, config: TrainConfig, parts: int, count: int):
-        self.model, self.config, self.step, self.window = model, config, 0, [0.0, 0]
+        self.model, self.config, self.step = model, config, 0
         self.ends = [config.steps]  # of this training, and of each time it was extended
         # all that decides the weights; how a batch is cut counts, by how many processes does not
-        free = ("save_every", "log_every", "accumulate")
+        free = ("save_every", "log_every", "accumulate", "compile")
         self.settings = {k: v for k, v in asdict(config).items() if k not in free}
         self.settings |= {"parts of a batch": parts, "training sequences": count}
+        self.device = next(model.parameters()).device
+        self.ahead = _runs_ahead(self.device)
+        kind = {"fused": True} if self.ahead else {"foreach": True}
         self.optimiser = torch.optim.AdamW(
-            model.parameters(), config.lr, weight_decay=config.weight_decay
+            model.parameters(), config.lr, weight_decay=config.weight_decay, **kind
         )
-        self.ema = AveragedModel(model, multi_avg_fn=self._average) if config.ema else None
+        self.ema = AveragedModel(model) if config.ema else None
+        self.window = self.numbers(0.0, 0.0)  # loss and count since the last record
+        self.fault = self.numbers(
+            -1.0, 0.0, 0.0, 0.0
+        )  # step, loss, count and norm of the first one
+        self.blocked = self.fault[0] >= 0
 
-    def _average(self, averaged, current, seen):
-        decay = min(self.config.ema, (1 + int(seen)) / (10 + int(seen)))  # short memory at first
-        torch._foreach_lerp_(averaged, current, 1 - decay)
+    def numbers(self, *values: float) -> Tensor:
+        return torch.tensor(values, dtype=torch.float64, device=self.device)
+
+    @torch.no_grad()
+    def update(self, i: int, sums: Tensor, norm: Tensor, buffers: list):
+        """Steps the weights and all that goes with them, unless the loss or the gradient of this step, or of one before, is not finite.
+
+        The device decides that for itself: a GPU is never waited for here."""
+        told = torch.stack([torch.full_like(sums[0], i), sums[0], sums[1], norm.to(sums.dtype)])
+        self.fault = torch.where(self.blocked | told[1::2].isfinite().all(), self.fault, told)
+        self.blocked = self.fault[0] >= 0
+        self.window += torch.where(self.blocked, 0.0, sums[:2])
+        if self.ahead:
+            self.optimiser.found_inf = self.blocked.float()  # 1 keeps weights, moments and counters
+        for now, before in zip(self.model.buffers(), buffers):
+            now.copy_(torch.where(self.blocked, before, now))
+        if self.ahead or not self.blocked:
+            self.optimiser.step()
+        if self.ema:
+            self._average()
+        self.step = i + 1
+
+    def _average(self):
+        "Moves the running mean towards the weights; after a fault, by nothing."
+        n, mean = self.step, self.ema.module
+        decay = min(self.config.ema, (1 + n) / (10 + n)) if n else 0.0  # short memory at first
+        share = (~self.blocked).double() * (1 - decay)
+        averaged, current = list(mean.parameters()), list(self.model.parameters())
+        torch._foreach_lerp_(averaged, current, [share.to(p.dtype) for p in averaged])
+        for kept, now in zip(mean.buffers(), self.model.buffers()):
+            kept.copy_(now)
+        self.ema.n_averaged += ~self.blocked
+
+    def look(self, norm: Tensor, wishes: Tensor) -> tuple[float, float, bool]:
+        "Mean loss since the last record, norm of the last gradient, and whether a process wishes to stop. Raises FloatingPointError after a fault."
+        numbers = torch.cat([self.fault, self.window, norm.double()[None], wishes[None]]).tolist()
+        step, total, count, bad_norm, *window, norm, wish = numbers
+        if step >= 0:
+            raise FloatingPointError(
+                f"loss {total / max(1.0, count):g}, gradient norm {bad_norm:g} at step {int(step)}: nothing was updated; "
+                "lower lr, raise warmup, or look for wild values in the data"
+            )
+        return window[0] / max(1.0, window[1]), norm, wish > 0
 
     def save(self, folder):
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
@@ -195,23 +245,13 @@ class _State:
             tensors |= {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
         for i, moments in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{i}.{k}": v for k, v in moments.items()}
-        facts = {"step": self.step, "window": self.window, "settings": self.settings}
+        facts = {"step": self.step, "window": self.window.tolist(), "settings": self.settings}
         facts["ends"] = self.ends
         write_checkpoint(folder, "training", facts, tensors)
 
     def restore(self, folder):
         facts, tensors = read_checkpoint(folder, "training")
-        theirs, ours = facts.get("settings", {}), self.settings
-        ends = facts.get("ends", [theirs.get("steps")])
-        finished = "steps" in theirs and facts.get("step") == theirs["steps"]
-        if finished and ours["steps"] > theirs["steps"]:
-            ends, theirs = ends + [ours["steps"]], theirs | {"steps": ours["steps"]}
-        other = [k for k in ours if theirs.get(k) != ours[k]]
-        if other:
-            what = ", ".join(f"{k} {theirs.get(k)} (now {ours[k]})" for k in other)
-            raise ValueError(
-                f"{folder} holds a training with other settings: {what}; use those or another folder"
-            )
+        ends = self._same_training(folder, facts)
         part = lambda name: {
             k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(name + ".")
         }
@@ -227,7 +267,22 @@ class _State:
             moments.setdefault(int(i), {})[name] = v
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
-        self.step, self.window, self.ends = facts["step"], facts["window"], ends
+        self.step, self.window, self.ends = facts["step"], self.numbers(*facts["window"]), ends
+
+    def _same_training(self, folder, facts: dict) -> list:
+        "Where the training of a folder ends, and ended before; raises ValueError unless it is this one."
+        theirs, ours = facts.get("settings", {}), self.settings
+        ends = facts.get("ends", [theirs.get("steps")])
+        finished = "steps" in theirs and facts.get("step") == theirs["steps"]
+        if finished and ours["steps"] > theirs["steps"]:
+            ends, theirs = ends + [ours["steps"]], theirs | {"steps": ours["steps"]}
+        other = [k for k in ours if theirs.get(k) != ours[k]]
+        if other:
+            what = ", ".join(f"{k} {theirs.get(k)} (now {ours[k]})" for k in other)
+            raise ValueError(
+                f"{folder} holds a training with other settings: {what}; use those or another folder"
+            )
+        return ends
 
     def learning_rate(self, step: int, count: int) -> float:
         "The learning rate of a step; an extension goes through the schedule once more."
@@ -280,6 +335,40 @@ def _own_random_numbers(model: nn.Module):
         yield
 
 
+def _runs_ahead(device: torch.device) -> bool:
+    "Whether a device works through a queue while we fill it: to look at one of its numbers is to wait for all of it."
+    return device.type == "cuda"
+
+
+@contextmanager
+def _products(device: torch.device, exact: bool):
+    "On a GPU, products of float32 are rounded to TF32 inside the block, unless they are to be exact."
+    if device.type != "cuda":
+        yield
+        return
+    kinds = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    former = [kind.allow_tf32 for kind in kinds]
+    for kind in kinds:
+        kind.allow_tf32 = not exact
+    try:
+        yield
+    finally:
+        for kind, allowed in zip(kinds, former):
+            kind.allow_tf32 = allowed
+
+
+def _made_ahead(make: Callable, numbers: range, ahead: bool) -> Iterator:
+    "`make(n)` for each number; the next one is made in a thread of its own meanwhile, if that is wished."
+    if not ahead:
+        yield from map(make, numbers)
+        return
+    with ThreadPoolExecutor(1) as worker:
+        coming = worker.submit(make, numbers[0]) if numbers else None
+        for n in numbers:
+            now, coming = coming, worker.submit(make, n + 1) if n + 1 in numbers else None
+            yield now.result()
+
+
 PATIENCE = 5.0  # seconds that a training waits for another one to leave its folder
 
 
@@ -328,7 +417,7 @@ def _leave(caught: list, step: int):
 def train(
     model: nn.Module,  # trained in place, on its device; a method `at` of a module is told the share behind it
     loss: Callable,  # (model, batch) -> LossSum
-    data,  # len(data), data[rows] -> a batch with .to(device)
+    data,  # len(data), data[rows] -> a batch with .to(device); `packed(rows)` in its place may be called by another thread
     config: TrainConfig,
     *,
     folder=None,  # keeps checkpoints and log.jsonl, goes on from them (once finished: with more steps); None keeps nothing
@@ -353,25 +442,33 @@ def train(
             state.restore(folder)
             history = [record for record in read_log(folder) if record["step"] <= state.step]
         log = _open_log(folder, history) if rank == 0 else None
-        steps, off = range(state.step, config.steps), rank > 0 or not progress
-        bar = tqdm(steps, "train", config.steps, initial=state.step, disable=off)
+        off = rank > 0 or not progress
+        bar = tqdm(desc="train", total=config.steps, initial=state.step, disable=off)
         start = perf_counter()
         model.train()
-        with _own_random_numbers(model):
-            step = _step_function(state, loss, data, rank, world)
-            for i in bar:
-                record = step(i, caught)
-                stopping = record.pop("stop")
-                if (i + 1) % config.log_every == 0 or i + 1 == config.steps:
-                    record["loss"] = state.window[0] / max(1, state.window[1])
+        with (
+            _own_random_numbers(model),
+            _products(state.device, config.precision == "fp32"),
+        ):
+            for i, lr, norm, wishes in _updates(state, loss, data, rank, world, caught):
+                last = i + 1 == config.steps
+                due = last or (i + 1) % config.log_every == 0
+                keep = folder is not None and (last or (i + 1) % config.save_every == 0)
+                stopping = world == 1 and len(caught) > 0
+                bar.update()
+                if not (due or keep or stopping) and state.ahead:
+                    continue  # nobody has to know yet
+                mean, norm, wish = state.look(norm, wishes)
+                stopping = stopping or wish
+                if due:
+                    record = {"step": i + 1, "loss": mean, "lr": lr, "grad_norm": norm}
                     record["seconds"] = round(perf_counter() - start, 3)
-                    state.window = [0.0, 0]
+                    state.window = state.numbers(0.0, 0.0)
                     history.append(record)
                     if rank == 0:
                         _publish(record, log, callbacks, bar)
-                if folder is not None and rank == 0:
-                    if stopping or (i + 1) % config.save_every == 0 or i + 1 == config.steps:
-                        state.save(folder)
+                if rank == 0 and folder is not None and (keep or stopping):
+                    state.save(folder)
                 if stopping:
                     break
         bar.close()
@@ -385,11 +482,12 @@ def train(
     return history
 
 # %% ../nbs/10_training.ipynb #e79723a0
-def _step_function(state: _State, loss: Callable, data, rank: int, world: int) -> Callable:
-    "One update of the weights, as a function of the step's number."
-    config, model = state.config, state.model
-    device = next(model.parameters()).device
+def _updates(state: _State, loss: Callable, data, rank: int, world: int, caught: list) -> Iterator:
+    "The updates of the weights that are still to be made, one by one: step, learning rate, norm of the gradient, wishes to stop."
+    config, model, device = state.config, state.model, state.device
     objective = _Objective(model, loss)
+    if config.compile:
+        objective = compiled(objective, graphs=world * config.accumulate == 1)
     if world > 1:
         objective = DistributedDataParallel(objective)
     bf16 = config.precision == "bf16"
@@ -397,46 +495,36 @@ def _step_function(state: _State, loss: Callable, data, rank: int, world: int) -
         bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     parameters = [p for p in model.parameters() if p.requires_grad]
     phased = [module for module in model.modules() if hasattr(module, "at")]
+    own = range(rank * config.accumulate, (rank + 1) * config.accumulate)  # parts of a batch
 
-    def step(i: int, caught: list) -> dict:
-        lr = state.learning_rate(i, len(data))
+    def parts(i: int) -> list:
+        rows = batch_rows(i, len(data), config.batch, config.seed)
+        rows = rows.tensor_split(world * config.accumulate)
+        return [packed(rows[part]) if packed else rows[part] for part in own]
+
+    packed = getattr(data, "packed", None) if state.ahead else None
+    steps = range(state.step, config.steps)
+    for i, batch in zip(steps, _made_ahead(parts, steps, packed is not None)):
+        lr, buffers = state.learning_rate(i, len(data)), [b.clone() for b in model.buffers()]
         for module in phased:
             module.at(state.progress(i))
         for group in state.optimiser.param_groups:
             group["lr"] = lr
         state.optimiser.zero_grad()
-        rows = batch_rows(i, len(data), config.batch, config.seed).tensor_split(
-            world * config.accumulate
-        )
-        sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, count, wish to stop
-        for j in range(config.accumulate):
-            part = rank * config.accumulate + j
+        sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, count, wishes to stop
+        for part, piece in zip(own, batch):
             torch.manual_seed(_seed(config.seed, i, part))
-            wait = (
-                world > 1 and j + 1 < config.accumulate
-            )  # gradients travel with the last part only
+            wait = world > 1 and part != own[-1]  # gradients travel with the last part only
             with objective.no_sync() if wait else nullcontext():
                 with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                    total, count = objective(data[rows[part]].to(device))
+                    total, count = objective((piece if packed else data[piece]).to(device))
                 total.backward()
-            sums += torch.stack([total.detach().double(), count.double(), sums.new_tensor(0.0)])
+            sums[:2] += torch.stack([total.detach().double(), count.double()])
         sums[2] = len(caught)
         if world > 1:
             dist.all_reduce(sums)
-        total, count, stop = sums.tolist()
-        torch._foreach_mul_(
-            [p.grad for p in parameters if p.grad is not None], world / max(1.0, count)
-        )
-        norm = nn.utils.clip_grad_norm_(parameters, config.clip).item()
-        if not math.isfinite(total) or not math.isfinite(norm):
-            raise FloatingPointError(
-                f"loss {total / max(1.0, count):g}, gradient norm {norm:g} at step {i}: nothing was updated; "
-                "lower lr, raise warmup, or look for wild values in the data"
-            )
-        state.optimiser.step()
-        if state.ema:
-            state.ema.update_parameters(model)
-        state.step, state.window = i + 1, [state.window[0] + total, state.window[1] + count]
-        return {"step": i + 1, "loss": None, "lr": lr, "grad_norm": norm, "stop": stop > 0}
-
-    return step
+        share = (world / sums[1].clamp(min=1.0)).to(parameters[0].dtype)
+        torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], share)
+        norm = nn.utils.clip_grad_norm_(parameters, config.clip)
+        state.update(i, sums, norm, buffers)
+        yield i, lr, norm, sums[2]

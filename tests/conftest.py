@@ -7,6 +7,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
+from forked import Forked
+from jupyter_client.provisioning import local_provisioner
 
 torch.set_num_threads(1)
 
@@ -14,6 +16,14 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _fixed_seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def forked_kernels():
+    "Notebooks run in new kernels that need not import torch, which takes longer than many a notebook."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local_provisioner, "launch_kernel", Forked)
+        yield
 
 
 @pytest.hookimpl(trylast=True)

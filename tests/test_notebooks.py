@@ -21,6 +21,7 @@ LESSONS = [
     p for p in WORKING if "default_exp" in p.read_text(encoding="utf-8")
 ]  # others: experiments
 EXPERIMENTS = {experiment.notebook.stem for experiment in experiments(NBS)}
+pytestmark = pytest.mark.usefixtures("forked_kernels")
 SECONDS = (
     600  # a guard against a notebook that hangs; on an idle machine none takes over two minutes
 )

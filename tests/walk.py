@@ -99,9 +99,12 @@ class Lab(NamedTuple):
         return f"http://127.0.0.1:{self.port}{path}?token={self.token}"
 
     def ask(self, path: str):
-        """What the server's API answers."""
-        with urllib.request.urlopen(self.url(path), timeout=10) as answer:
-            return json.load(answer)
+        """What the server's API answers; None for an error, as while a kernel comes or goes."""
+        try:
+            with urllib.request.urlopen(self.url(path), timeout=10) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError:
+            return None
 
     def resting(self) -> bool:
         """Is there a kernel, a page that listens to it, and nothing to do?"""
@@ -114,12 +117,12 @@ class Lab(NamedTuple):
         """Ends all sessions; a server that is busy may need to be asked twice."""
 
         def none_left():
-            for session in self.ask("/api/sessions"):
+            for session in self.ask("/api/sessions") or []:
                 url = self.url(f"/api/sessions/{session['id']}")
                 with suppress(urllib.error.HTTPError):
                     delete = urllib.request.Request(url, method="DELETE")
                     urllib.request.urlopen(delete, timeout=30).close()
-            return not self.ask("/api/sessions")
+            return self.ask("/api/sessions") == []
 
         wait_until(none_left, 60, "all kernels stop")
 
