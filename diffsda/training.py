@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
@@ -171,6 +171,51 @@ def _signals(active: bool):
         for kind, handler in zip(kinds, former):
             signal.signal(kind, handler)
 
+# %% ../nbs/10_training.ipynb #3a81ef3f
+def _tensors_in(thing) -> Iterator[Tensor]:
+    "All tensors of a batch, whatever holds them."
+    if isinstance(thing, Tensor):
+        yield thing
+    elif is_dataclass(thing):
+        yield from _tensors_in([getattr(thing, f.name) for f in fields(thing)])
+    elif isinstance(thing, dict | list | tuple):
+        for part in thing.values() if isinstance(thing, dict) else thing:
+            yield from _tensors_in(part)
+
+
+def _look_of(data) -> list:  # (size, projection) of each array of a few rows
+    "What data look like, in numbers that rounding hardly moves."
+    rows = torch.linspace(0, len(data) - 1, min(len(data), 16)).long()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # for rows that are drawn when they are asked for
+        arrays = [x.detach().cpu().flatten() for x in _tensors_in(data[rows])]
+    look = []
+    for x in arrays:
+        x = x[:: 1 + len(x) // 100_000].double().nan_to_num()
+        along = torch.randn(len(x), dtype=x.dtype, generator=torch.Generator().manual_seed(0))
+        look.append(
+            [
+                x.norm().item() / max(1, len(x)) ** 0.5,
+                nn.functional.cosine_similarity(x, along, 0).item() * len(x) ** 0.5,
+            ]
+        )
+    return look
+
+
+def _about(model: nn.Module, loss: Callable) -> dict:
+    "What a training is of, as JSON holds it: the loss and its numbers, the model and its arguments."
+    bare, given = getattr(loss, "func", loss), getattr(loss, "keywords", {})
+    told = {f"loss {k}": v for k, v in given.items() if isinstance(v, int | float | str)}
+    told["loss"] = getattr(bare, "__name__", type(bare).__name__)
+    left = [("model", model.recipe() if hasattr(model, "recipe") else type(model).__name__)]
+    while left:
+        name, part = left.pop()
+        if isinstance(part, dict):
+            left += [(f"{name} {k}", v) for k, v in part.items()]
+        else:
+            told[name] = part
+    return json.loads(json.dumps(told))
+
 # %% ../nbs/10_training.ipynb #b9fcb442
 class _State:
     "Model, running mean and optimiser as one thing that can be kept and restored."
@@ -182,6 +227,7 @@ class _State:
         free = ("save_every", "log_every", "accumulate", "compile")
         self.settings = {k: v for k, v in asdict(config).items() if k not in free}
         self.settings |= {"parts of a batch": parts, "training sequences": count}
+        self.about, self.look_of_data = {}, []
         self.device = next(model.parameters()).device
         self.ahead = _runs_ahead(self.device)
         kind = {"fused": True} if self.ahead else {"foreach": True}
@@ -246,7 +292,7 @@ class _State:
         for i, moments in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{i}.{k}": v for k, v in moments.items()}
         facts = {"step": self.step, "window": self.window.tolist(), "settings": self.settings}
-        facts["ends"] = self.ends
+        facts |= {"ends": self.ends, "about": self.about, "look": self.look_of_data}
         write_checkpoint(folder, "training", facts, tensors)
 
     def restore(self, folder):
@@ -281,6 +327,21 @@ class _State:
             what = ", ".join(f"{k} {theirs.get(k)} (now {ours[k]})" for k in other)
             raise ValueError(
                 f"{folder} holds a training with other settings: {what}; use those or another folder"
+            )
+        theirs, ours = facts.get("about", self.about), self.about
+        other = [k for k in sorted({*ours, *theirs}) if theirs.get(k) != ours.get(k)]
+        if other:
+            what = ", ".join(f"{k} {theirs.get(k)} (now {ours.get(k)})" for k in other[:3])
+            raise ValueError(
+                f"{folder} holds the training of another model or loss: {what}; use those or another folder"
+            )
+        theirs, ours = (
+            torch.tensor(y).flatten()
+            for y in (facts.get("look", self.look_of_data), self.look_of_data)
+        )
+        if len(theirs) != len(ours) or not torch.allclose(theirs, ours, rtol=0.02, atol=0.02):
+            raise ValueError(
+                f"{folder} holds a training on other data: as many sequences, but other numbers in them; use those or another folder"
             )
         return ends
 
@@ -438,6 +499,8 @@ def train(
                 f"a batch of {config.batch} cannot be cut into {parts} parts (processes x accumulate)"
             )
         state, history = _State(model, config, parts, len(data)), []
+        if folder is not None:
+            state.about, state.look_of_data = _about(model, loss), _look_of(data)
         if folder is not None and (Path(folder) / "training.json").exists():
             state.restore(folder)
             history = [record for record in read_log(folder) if record["step"] <= state.step]

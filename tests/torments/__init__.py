@@ -40,9 +40,10 @@ def small(seed: int = 0) -> DiffSDA:
 
 
 def people(count: int = 12, rows: int = 8) -> pd.DataFrame:
-    "A table of several people, each with a row for every step."
+    "A table of several people of two kinds, each with a row for every step."
     g = np.random.default_rng(0)
-    values = g.normal(size=(count, rows, 2)) + g.normal(size=(count, 1, 2))
+    kind = 6.0 * (np.arange(count) % 2)
+    values = g.normal(size=(count, rows, 2)) + kind[:, None, None]
     frame = pd.DataFrame(values.reshape(-1, 2), columns=["a", "b"])
     frame["who"] = np.repeat([f"p{i}" for i in range(count)], rows)
     return frame
@@ -53,7 +54,7 @@ KINDS = {f"p{i}": "xy"[i % 2] for i in range(12)}
 
 def of_people(**options) -> Disentangler:  # options of `fit`
     "A model of people, barely trained."
-    how = {"group": "who", "window": 8, "steps": 2, "batch": 4, "progress": False} | SIZES
+    how = {"group": "who", "steps": 2, "batch": 4, "progress": False} | SIZES
     return fit(people(), **how | options)
 
 

@@ -1,11 +1,13 @@
 """Kills at random moments, half of them while a file is written: everything goes on, equal bit for bit, and no file is half written."""
 
+import io
 import json
 import os
 import shutil
 import signal
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 
@@ -21,9 +23,8 @@ from filelock import FileLock
 from diffsda.blocks import change_file, read_checkpoint
 from diffsda.encoder import Factors
 from diffsda.model import denoising_loss
-from diffsda.own import load
+from diffsda.own import load, write_thing
 from diffsda.prior import Codes, Prior, SequenceNetwork, prior_loss
-from diffsda.report import report
 from diffsda.training import TrainConfig, read_log, train
 from diffsda.video import Clips
 from diffsda.video_latents import encode_clips
@@ -165,14 +166,13 @@ def kill_save(rng, folder):
     return kills
 
 
-def kill_report(rng, folder):
-    "A page is the former one until the new one is whole."
-    model, page = of_people(), folder / "page.html"
-    page.write_text("former")
-    work = lambda: report(model, people(), page, progress=False)
-    kills = killed(rng, work, 3.0, ("replace",))
-    assert page.read_text("utf-8").endswith("</html>\n")
-    assert [*contents(folder)] == ["page.html"], f"left: {sorted(contents(folder))}"
+def kill_output(rng, folder):
+    "What is written over a former file is that one until the new one is whole."
+    path, made = folder / "out.csv", people(40, 40)
+    people(1).to_csv(path)
+    kills = killed(rng, lambda: write_thing(made, path, complete().adapter), 0.05, ("replace",))
+    assert len(pd.read_csv(path)) == len(made)
+    assert [*contents(folder)] == ["out.csv"], f"left: {sorted(contents(folder))}"
     return kills
 
 
@@ -183,7 +183,11 @@ def kill_preparation(rng, folder):
     table = pd.DataFrame(values, columns=["HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT"])
     table.insert(0, "date", hours.strftime("%Y-%m-%d %H:%M:%S"))
     table.to_csv(folder / "ETTh1.csv", index=False)
-    work = lambda where: prepare.prepare("etth1", str(folder / "ETTh1.csv"), where)
+
+    def work(where):
+        with redirect_stdout(io.StringIO()):
+            prepare.prepare("etth1", str(folder / "ETTh1.csv"), where)
+
     work(folder / "theirs")
     kills = killed(rng, lambda: work(folder / "ours"), 0.1, ("rename", "mkdir"))
     same_files(folder / "ours", folder / "theirs")

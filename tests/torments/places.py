@@ -240,7 +240,7 @@ def chores(folder: Path) -> None:
     one, two = f"{table}@p1", f"{table}@p2"
     quick = ["--levels", "2"]
     lines = (
-        ["train", table, *out("model"), "--group", "who", "--window", "8", "--steps", "2", *sizes],
+        ["train", table, *out("model"), "--group", "who", "--steps", "2", *sizes],
         ["distil", model, table, "--steps", "1", "--lessons", "4", "--quiet"],
         ["name", model, table, *kinds],
         ["encode", model, table, *out("codes")],
