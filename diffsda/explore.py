@@ -105,7 +105,8 @@ class Directions:
         mean, std = codes.mean(0), codes.std(0).clamp(min=1e-8)
         variances, axes = torch.linalg.eigh(torch.atleast_2d(((codes - mean) / std).T.cov()))
         variances = variances.flip(0).clamp(min=0)
-        return Directions(mean, std, axes.T.flip(0), variances / variances.sum())
+        share = variances / variances.sum().clamp(min=1e-12)  # 0 where no code differs
+        return Directions(mean, std, axes.T.flip(0), share)
 
     def move(
         self,

@@ -357,10 +357,23 @@ class _State:
 
 # %% ../nbs/10_training.ipynb #5dc1b375
 def read_log(folder) -> list:
-    "The records of a training, oldest first; empty if there are none. A line cut short by a crash is left out."
+    "The records of a training, oldest first; empty if there are none. A line cut short by a crash is left out. Raises ValueError for one that is no record."
     path = Path(folder) / "log.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    records = []
+    for i, line in enumerate(lines):
+        if not line.endswith(b"\n"):
+            continue
+        try:
+            records.append(json.loads(line))
+            whole = isinstance(records[-1]["step"], int)
+        except (ValueError, TypeError, LookupError):
+            whole = False
+        if not whole:
+            raise ValueError(
+                f"{path} is damaged in line {i + 1}: restore a copy, or delete that line"
+            )
+    return records
 
 
 def tensorboard(folder) -> Callable:

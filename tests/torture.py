@@ -17,6 +17,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -27,7 +28,9 @@ from torments import ROOT, Missing, complete, files, forked, inputs, kills, long
 
 from diffsda.blocks import store_rows
 
-LIMIT = 900  # seconds for a case; many, since other programs may keep the processor busy
+LIMIT = float(
+    os.environ.get("TORTURE_LIMIT", 900)
+)  # seconds for a case; many, since other programs may keep the processor busy
 
 
 def cases_of(module: ModuleType, *named: str, without: tuple = ()) -> tuple:
@@ -85,15 +88,18 @@ def run_case(case: Callable, seed: tuple, limit: float = LIMIT) -> Outcome:
         raise SystemExit(failed)
 
     process, end, status = forked(work), time.monotonic() + limit, None
-    while status is None and time.monotonic() < end:
-        done, code = os.waitpid(process, os.WNOHANG)
-        status = code if done else None
-        time.sleep(0 if done else 0.005)
+    try:
+        while status is None and time.monotonic() < end:
+            done, code = os.waitpid(process, os.WNOHANG)
+            status = code if done else None
+            time.sleep(0 if done else 0.005)
+    finally:  # with all that it has begun, also if this is stopped itself
+        with suppress(ProcessLookupError):
+            os.killpg(process, signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
     if status is None:
-        os.killpg(process, signal.SIGKILL)
         os.waitpid(process, 0)
         return Outcome(f"it hangs: no end after {limit:g} s")
-    shutil.rmtree(folder, ignore_errors=True)
     report.seek(0)
     said = report.read()
     if status:
@@ -153,6 +159,7 @@ def main() -> int:
     args = parser.parse_args()
     if unknown := [part for part in args.parts if part not in PARTS]:
         parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     failed = 0
     complete()  # before all processes, which then have it
     for part in args.parts or usual:

@@ -158,6 +158,7 @@ def two_trainings(rng, folder):
 
     first = forked(slow)
     while len(read_log(ours)) < stopped:
+        assert os.waitpid(first, os.WNOHANG) == (0, 0), "the first training ended"
         time.sleep(0.01)
     intruder = {"training": one_training, "prior": prior_training, "distillation": distillation}
     for name, work in intruder.items():
