@@ -116,7 +116,7 @@ slides: $(STAMP) node_modules ## write the slides of six lectures to slides/; op
 walk: $(STAMP) ## run every notebook in JupyterLab in Chromium, as a student does (ARGS="01_denoising" for some)
 	$(BIN)/python tests/walk.py $(ARGS)
 
-torture: $(STAMP) ## kills at random moments, inputs nobody would type, spoilt files (ARGS="kills --count 100 --seed 1" for a part)
+torture: $(STAMP) ## kills, wild inputs, spoilt files, odd places, long work (ARGS="kills --count 100 --seed 1" for a part)
 	@$(BIN)/python tests/torture.py $(ARGS)
 
 .PHONY: bench-gpu

@@ -96,13 +96,29 @@ def opening(name: str) -> Iterator[None]:
         ) from error
 
 
+SWELLS, ALWAYS, DEEP = 200, 2**26, 4
+# how many times its size an archive may unpack to, bytes that are never too many, archives that may lie in each other:
+# no public set comes near any of them
+
+
+def check_size(name: str, packed: int, unpacks: int):
+    "Raises ValueError for what unpacks to more than anything that is data does."
+    if unpacks > max(ALWAYS, SWELLS * packed):
+        raise ValueError(
+            f"{name} unpacks from {packed / 2**20:.1f} MB to {unpacks / 2**20:,.0f} MB, which no set does; get the file again"
+        )
+
+
 def unpacked(path: Path, folder: Path) -> Path:
     "A tar archive as a folder, since one cannot reach into it; anything else as it is."
     if not path.name.endswith((".tar", ".tar.gz", ".tgz")):
         return path
     inside = folder / path.name.split(".tar")[0].removesuffix(".tgz")
+    size = 0
     with opening(path.name), tarfile.open(path) as archive:
         for member in tqdm(archive, f"unpacking {path.name}", delay=2):
+            size += member.size
+            check_size(path.name, path.stat().st_size, size)
             target = (inside / member.name).resolve()
             if not target.is_relative_to(inside.resolve()):
                 raise ValueError(
@@ -115,19 +131,26 @@ def unpacked(path: Path, folder: Path) -> Path:
     return inside
 
 
-def within(name: str, file: Path | io.BytesIO) -> Iterator[tuple[str, Callable[[], bytes]]]:
+def within(
+    name: str, file: Path | io.BytesIO, depth: int = 1
+) -> Iterator[tuple[str, Callable[[], bytes]]]:
     "What a zip archive holds, other archives opened as well."
+    if depth > DEEP:
+        raise ValueError(f"{name} is the {depth}th archive within an archive; get the file again")
     with opening(name):
         archive = zipfile.ZipFile(file)
         for member in sorted(archive.namelist()):
             if member.endswith(".zip"):
-                yield from within(member, io.BytesIO(archive.read(member)))
+                inner = io.BytesIO(read_member(archive, name, member))
+                yield from within(member, inner, depth + 1)
             elif not member.endswith("/"):
                 yield member, partial(read_member, archive, name, member)
 
 
 def read_member(archive: zipfile.ZipFile, name: str, member: str) -> bytes:
     with opening(name):
+        told = archive.getinfo(member)
+        check_size(f"{name}: {member}", told.compress_size, told.file_size)
         return archive.read(member)
 
 

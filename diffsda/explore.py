@@ -97,14 +97,16 @@ class Directions:
     @staticmethod
     def of(codes: Tensor) -> "Directions":  # (n, h); frames of d are flattened into n by the caller
         "The principal directions of standardised codes. Raises ValueError for fewer than two codes."
-        if codes.ndim != 2 or len(codes) < 2 or not codes.isfinite().all():
+        fit = codes.ndim == 2 and len(codes) > 1 and codes.shape[1] and codes.is_floating_point()
+        if not fit or not codes.isfinite().all():
             raise ValueError(
-                f"codes must be (n >= 2, h) and finite, got shape {tuple(codes.shape)}"
+                f"codes must be (n >= 2, h >= 1) and finite floats, got {codes.dtype} {tuple(codes.shape)}"
             )
         mean, std = codes.mean(0), codes.std(0).clamp(min=1e-8)
         variances, axes = torch.linalg.eigh(torch.atleast_2d(((codes - mean) / std).T.cov()))
         variances = variances.flip(0).clamp(min=0)
-        return Directions(mean, std, axes.T.flip(0), variances / variances.sum())
+        share = variances / variances.sum().clamp(min=1e-12)  # 0 where no code differs
+        return Directions(mean, std, axes.T.flip(0), share)
 
     def move(
         self,

@@ -7,6 +7,7 @@ __all__ = ['ADAPTERS', 'SOUNDS', 'TABLES', 'AT_FIT', 'modality_of', 'settings_fo
            'write_thing']
 
 # %% ../nbs/50_own.ipynb #eb077f85
+import glob
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
@@ -145,6 +146,8 @@ def write_whole(
     "Nothing; the file is there and complete afterwards, or the former one is."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".[0-9]*.{glob.escape(path.name)}"):
+        left.unlink(missing_ok=True)  # of a process that was killed while it wrote
     fresh = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         write(fresh)

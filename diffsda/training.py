@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -173,6 +173,51 @@ def _signals(active: bool):
         for kind, handler in zip(kinds, former):
             signal.signal(kind, handler)
 
+# %% ../nbs/10_training.ipynb #3a81ef3f
+def _tensors_in(thing) -> Iterator[Tensor]:
+    "All tensors of a batch, whatever holds them."
+    if isinstance(thing, Tensor):
+        yield thing
+    elif is_dataclass(thing):
+        yield from _tensors_in([getattr(thing, f.name) for f in fields(thing)])
+    elif isinstance(thing, dict | list | tuple):
+        for part in thing.values() if isinstance(thing, dict) else thing:
+            yield from _tensors_in(part)
+
+
+def _look_of(data) -> list:  # (size, projection) of each array of a few rows
+    "What data look like, in numbers that rounding hardly moves."
+    rows = torch.linspace(0, len(data) - 1, min(len(data), 16)).long()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # for rows that are drawn when they are asked for
+        arrays = [x.detach().cpu().flatten() for x in _tensors_in(data[rows])]
+    look = []
+    for x in arrays:
+        x = x[:: 1 + len(x) // 100_000].double().nan_to_num()
+        along = torch.randn(len(x), dtype=x.dtype, generator=torch.Generator().manual_seed(0))
+        look.append(
+            [
+                x.norm().item() / max(1, len(x)) ** 0.5,
+                nn.functional.cosine_similarity(x, along, 0).item() * len(x) ** 0.5,
+            ]
+        )
+    return look
+
+
+def _about(model: nn.Module, loss: Callable) -> dict:
+    "What a training is of, as JSON holds it: the loss and its numbers, the model and its arguments."
+    bare, given = getattr(loss, "func", loss), getattr(loss, "keywords", {})
+    told = {f"loss {k}": v for k, v in given.items() if isinstance(v, int | float | str)}
+    told["loss"] = getattr(bare, "__name__", type(bare).__name__)
+    left = [("model", model.recipe() if hasattr(model, "recipe") else type(model).__name__)]
+    while left:
+        name, part = left.pop()
+        if isinstance(part, dict):
+            left += [(f"{name} {k}", v) for k, v in part.items()]
+        else:
+            told[name] = part
+    return json.loads(json.dumps(told))
+
 # %% ../nbs/10_training.ipynb #b9fcb442
 class _State:
     "Model, running mean and optimiser as one thing that can be kept and restored."
@@ -184,6 +229,7 @@ class _State:
         free = ("save_every", "log_every", "accumulate", "compile", "graph")
         self.settings = {k: v for k, v in asdict(config).items() if k not in free}
         self.settings |= {"parts of a batch": parts, "training sequences": count}
+        self.about, self.look_of_data = {}, []
         self.device = next(model.parameters()).device
         self.ahead = _runs_ahead(self.device)
         kind = {"fused": True} if self.ahead else {"foreach": True}
@@ -248,7 +294,7 @@ class _State:
         for i, moments in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{i}.{k}": v for k, v in moments.items()}
         facts = {"step": self.step, "window": self.window.tolist(), "settings": self.settings}
-        facts["ends"] = self.ends
+        facts |= {"ends": self.ends, "about": self.about, "look": self.look_of_data}
         write_checkpoint(folder, "training", facts, tensors)
 
     def restore(self, folder):
@@ -284,6 +330,21 @@ class _State:
             raise ValueError(
                 f"{folder} holds a training with other settings: {what}; use those or another folder"
             )
+        theirs, ours = facts.get("about", self.about), self.about
+        other = [k for k in sorted({*ours, *theirs}) if theirs.get(k) != ours.get(k)]
+        if other:
+            what = ", ".join(f"{k} {theirs.get(k)} (now {ours.get(k)})" for k in other[:3])
+            raise ValueError(
+                f"{folder} holds the training of another model or loss: {what}; use those or another folder"
+            )
+        theirs, ours = (
+            torch.tensor(y).flatten()
+            for y in (facts.get("look", self.look_of_data), self.look_of_data)
+        )
+        if len(theirs) != len(ours) or not torch.allclose(theirs, ours, rtol=0.02, atol=0.02):
+            raise ValueError(
+                f"{folder} holds a training on other data: as many sequences, but other numbers in them; use those or another folder"
+            )
         return ends
 
     def learning_rate(self, step: int, count: int) -> float:
@@ -298,10 +359,23 @@ class _State:
 
 # %% ../nbs/10_training.ipynb #5dc1b375
 def read_log(folder) -> list:
-    "The records of a training, oldest first; empty if there are none. A line cut short by a crash is left out."
+    "The records of a training, oldest first; empty if there are none. A line cut short by a crash is left out. Raises ValueError for one that is no record."
     path = Path(folder) / "log.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    records = []
+    for i, line in enumerate(lines):
+        if not line.endswith(b"\n"):
+            continue
+        try:
+            records.append(json.loads(line))
+            whole = isinstance(records[-1]["step"], int)
+        except (ValueError, TypeError, LookupError):
+            whole = False
+        if not whole:
+            raise ValueError(
+                f"{path} is damaged in line {i + 1}: restore a copy, or delete that line"
+            )
+    return records
 
 
 def tensorboard(folder) -> Callable:
@@ -505,6 +579,8 @@ def train(
                 f"a batch of {config.batch} cannot be cut into {parts} parts (processes x accumulate)"
             )
         state, history = _State(model, config, parts, len(data)), []
+        if folder is not None:
+            state.about, state.look_of_data = _about(model, loss), _look_of(data)
         if folder is not None and (Path(folder) / "training.json").exists():
             state.restore(folder)
             history = [record for record in read_log(folder) if record["step"] <= state.step]

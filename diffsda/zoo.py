@@ -38,12 +38,19 @@ def ship(
 
 
 def card(name: str, folder=None) -> dict:
-    "The card of a shipped model: data, licence, command, scores, limits. Raises ValueError for an unknown name."
+    "The card of a shipped model: data, licence, command, scores, limits. Raises ValueError for an unknown name, and for a damaged card."
     folder = Path(folder or _SHIPPED)
     names = sorted(path.parent.name for path in folder.glob("*/card.json"))
     if name not in names:
         raise ValueError(f"no shipped model {name!r}; there are {', '.join(names) or 'none'}")
-    return json.loads((folder / name / "card.json").read_text(encoding="utf-8"))
+    path = folder / name / "card.json"
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); restore a copy") from error
+    if not isinstance(told, dict) or not told.keys() >= set(CARD):
+        raise ValueError(f"{path} is no whole card; restore a copy")
+    return told
 
 
 def pretrained(

@@ -5,22 +5,52 @@ import time
 
 import pytest
 import torture
+from torments import Missing, complete, inputs, long
+
+from diffsda.cli import command_line
+from diffsda.disentangler import Disentangler
+
+SMALL = ("kills", "inputs", "files", "places", "steady")  # others run notebooks, which has tests
 
 
-@pytest.mark.parametrize("part", torture.PARTS)
-def test_every_case_once(part):
+@pytest.mark.parametrize("part", SMALL)
+def test_every_case_once(part, monkeypatch):
+    monkeypatch.setattr(long, "STEPS", 60)
+    monkeypatch.setattr(long, "ENCODINGS", 20)
+    complete()
     rows = torture.tortured(part, len(torture.PARTS[part]), seed=1)
-    assert all(row["value"] == row["of"] == 1 for row in rows) and len(rows) == len(
-        torture.PARTS[part]
-    )
+    assert len(rows) == len(torture.PARTS[part])
+    assert [row["metric"] for row in rows if row["value"] != row["of"]] == []
+
+
+def test_every_command_and_every_door_of_a_model_is_among_the_inputs(tmp_path):
+    commands = command_line(False)._subparsers._group_actions[0].choices
+    assert {line.split()[0] for line in inputs.COMMANDS.values()} == set(commands)
+    public = {name for name, door in vars(Disentangler).items() if callable(door)}
+    known = inputs.doors(complete(), tmp_path)
+    assert {name for name in public if not name.startswith("_")} - {"fit"} <= set(known)
 
 
 def test_what_fails_hangs_or_crashes_is_told():
     def fails(rng, folder):
         raise AssertionError(f"number {rng.integers(10)}")
 
-    assert torture.run_case(fails, (1, 2)) == torture.run_case(fails, (1, 2)) != ""
-    assert "number" in torture.run_case(fails, (1, 2))
-    assert "hangs" in torture.run_case(lambda rng, folder: time.sleep(60), 0, limit=0.2)
-    assert "crashed" in torture.run_case(lambda rng, folder: os.abort(), 0)
-    assert torture.run_case(lambda rng, folder: None, 0) == ""
+    def lacks(rng, folder):
+        raise Missing("a moon")
+
+    assert torture.run_case(fails, (1, 2)) == torture.run_case(fails, (1, 2))
+    assert "number" in torture.run_case(fails, (1, 2)).wrong
+    assert "hangs" in torture.run_case(lambda rng, folder: time.sleep(60), 0, limit=0.2).wrong
+    assert "crashed" in torture.run_case(lambda rng, folder: os.abort(), 0).wrong
+    assert torture.run_case(lambda rng, folder: None, 0) == ("", 1, "")
+    assert torture.run_case(lambda rng, folder: 7, 0).tried == 7
+    assert torture.run_case(lacks, 0) == ("", 0, "a moon")
+
+
+def test_memory_that_grows_is_noticed():
+    level = [10**8] * 20
+    long.check_steady(level, 2000, (4, 4))
+    with pytest.raises(AssertionError, match="bytes a step"):
+        long.check_steady([10**8 + 10**6 * i for i in range(20)], 2000, (4, 4))
+    with pytest.raises(AssertionError, match="stayed open"):
+        long.check_steady(level, 2000, (4, 9))
