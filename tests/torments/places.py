@@ -132,12 +132,13 @@ def read_only(rng, folder):
     for name, work in WRITERS.items():
         where = disk / str(rng.choice(["set", "new"]))
         try:
-            made = refused(lambda: work(where), "disk", also=(OSError,))  # noqa: B023
+            made = refused(lambda: [work(where)], "disk", also=(OSError,))  # noqa: B023
         except BaseException as error:
             raise AssertionError(f"{name}: {type(error).__name__}: {error}") from error
-        assert made is None and (name != "rows" or where.exists() is False or mounted), name
+        assert made is None, f"{name} was not refused"
     assert contents(disk) == before
-    disk.chmod(0o755)
+    if not mounted:
+        disk.chmod(0o755)
     return len(READERS) + len(WRITERS)
 
 
@@ -231,6 +232,7 @@ def jumping_clock(rng, folder):
 def chores(folder: Path) -> None:
     "A model's whole life, by the shell, in a folder."
     people().to_csv(folder / "people.csv", index=False)
+    people(2).to_csv(folder / "people2.csv", index=False)
     pd.DataFrame({"name": KINDS.keys(), "kind": KINDS.values()}).to_csv(
         folder / "kinds.csv", index=False
     )
@@ -252,7 +254,7 @@ def chores(folder: Path) -> None:
         ["walk", model, one, "--amounts", "-1.5", "1", *out("walk.csv"), *quick],
         ["morph", model, one, two, *out("morph.csv"), *quick],
         ["nearest", model, one, table],
-        ["report", model, table, *out("page.html"), "--quiet", *kinds],
+        ["report", model, str(folder / "people2.csv"), *out("page.html"), "--quiet"],
     )
     for words in lines:
         said = io.StringIO()
