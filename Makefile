@@ -31,7 +31,7 @@ SOURCES := nbs tests $(wildcard data_scripts site workflow)
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  %-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{ printf "  %-10s %s\n", $$1, $$2 }'
 
 install: $(STAMP) ## make .venv and install the package with everything a developer needs
 
@@ -118,3 +118,7 @@ walk: $(STAMP) ## run every notebook in JupyterLab in Chromium, as a student doe
 
 torture: $(STAMP) ## kills, wild inputs, spoilt files, odd places, long work (ARGS="kills --count 100 --seed 1" for a part)
 	@$(BIN)/python tests/torture.py $(ARGS)
+
+.PHONY: bench-gpu
+bench-gpu: $(STAMP) ## time the paper's sizes on a GPU, in about two minutes, and write results/gpu.json
+	@TQDM_DISABLE=1 $(BIN)/python -c "from diffsda.bench_gpu import main; main(only='$(ROWS)')"

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'SigmaEmbedding', 'ScaleShift', 'modulate', 'group_norm', 'starts_at_zero', 'SelfAttention', 'MadeAgain',
-           'made_again', 'Dropout', 'compiled', 'activated', 'ResidualBlock', 'Rebuildable', 'write_checkpoint',
-           'read_checkpoint', 'change_file', 'store_rows', 'save_module', 'load_module']
+           'made_again', 'Dropout', 'LayerNorm', 'compiler_works', 'compiled', 'activated', 'ResidualBlock',
+           'Rebuildable', 'write_checkpoint', 'read_checkpoint', 'change_file', 'store_rows', 'save_module',
+           'load_module']
 
 # %% ../nbs/06_blocks.ipynb #952782b3
 import glob
@@ -144,9 +145,18 @@ class Dropout(nn.Dropout):
         kept = torch.rand(h.shape).ge_(self.p).div_(1 - self.p)
         return h * kept.to(h.dtype)
 
+
+class LayerNorm(nn.LayerNorm):
+    "PyTorch's, which sums the gradients of its weights over all rows in the precision of its input: on a CPU, never in bfloat16."
+
+    def forward(self, h: Tensor) -> Tensor:
+        if h.dtype != torch.bfloat16 or h.device.type != "cpu":
+            return super().forward(h)
+        return super().forward(h.float()).to(h.dtype)
+
 # %% ../nbs/06_blocks.ipynb #5eaa22f8
 @cache
-def _compiler_works(device: str) -> bool:
+def compiler_works(device: str) -> bool:
     "Whether a small function can be compiled for a kind of device; says once why not."
     try:
         x = torch.ones(64, device=device)
@@ -166,7 +176,7 @@ def compiled(
 ) -> nn.Module:
     "The module, compiled for its device where a compiler works, and as it was elsewhere, with a warning that says why."
     device = next(module.parameters()).device.type
-    if _compiler_works(device):
+    if compiler_works(device):
         module.compile(mode="reduce-overhead" if graphs and device == "cuda" else None)
     return module
 

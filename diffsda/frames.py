@@ -10,12 +10,12 @@ __all__ = ['check_frame', 'check_sizes', 'frame_size', 'MLPEncoder', 'MLPDecoder
 import math
 from collections.abc import Iterable
 from functools import partial
-from itertools import repeat
 
 import torch
 from torch import Tensor, nn
 
 from diffsda.blocks import (
+    LayerNorm,
     Rebuildable,
     ResidualBlock,
     ScaleShift,
@@ -65,7 +65,7 @@ class MLPEncoder(Rebuildable):
         width_in = frame_size(frame) * (2 if mask_channel else 1)
         sizes = [width_in] + [features + width_in] * 4
         self.linears = nn.ModuleList(nn.Linear(size, features) for size in sizes)
-        self.norms = nn.ModuleList(nn.LayerNorm(features) for _ in sizes)
+        self.norms = nn.ModuleList(LayerNorm(features) for _ in sizes)
         self.dropout = nn.Dropout(dropout)
         for linear in self.linears[:-1]:
             nn.init.kaiming_normal_(linear.weight)
@@ -107,7 +107,7 @@ class MLPDecoder(Rebuildable):
         self.linears = nn.ModuleList(nn.Linear(n, width) for n in sizes)
         self.by_sigma = nn.ModuleList(ScaleShift(embedding, width) for _ in sizes)
         self.by_z = nn.ModuleList(ScaleShift(embedding, width) for _ in sizes)
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in sizes)
+        self.norms = nn.ModuleList(LayerNorm(width) for _ in sizes)
         self.dropout = nn.Dropout(dropout)
         self.last = nn.Linear(width + size, size)
         for linear in self.linears:
@@ -196,9 +196,9 @@ class UNet(nn.Module):
     def forward(
         self,
         x: Tensor,
-        steering: Iterable = repeat(()),  # for each residual block, a gain and a shift, or nothing
+        steering: Iterable = (),  # for each residual block, a gain and a shift; empty: no block is steered
     ) -> Tensor:
-        steering = iter(steering)
+        steering = iter(steering or [()] * len(self.widths))
         h = self.head(x)
         kept = [h]
         for layer in self.down:

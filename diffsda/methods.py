@@ -441,9 +441,10 @@ class FrameByFrame(Rebuildable):
             nn.Linear(frames.features, hidden), nn.SiLU(), nn.Linear(hidden, z_dim)
         )
 
-    def forward(self, x: Tensor, lengths: Tensor, mask: Tensor) -> Factors:
-        z = self.to_z(self.frames(x, mask)).to(x.dtype)
-        exists = (torch.arange(x.shape[1], device=x.device) < lengths[:, None])[..., None]
+    def forward(self, x: Tensor, lengths: Tensor | None, mask: Tensor) -> Factors:
+        z, V = self.to_z(self.frames(x, mask)).to(x.dtype), x.shape[1]
+        lengths = torch.full((len(x),), V, device=x.device) if lengths is None else lengths
+        exists = (torch.arange(V, device=x.device) < lengths[:, None])[..., None]
         s = (z * exists).sum(1) / lengths[:, None]
         return Factors(s, (z - s[:, None]) * exists)
 

@@ -248,7 +248,8 @@ _STRINGS = replace(
 )
 PRESETS |= {"vowels_strings_short": _STRINGS, "fsdd_strings_short": _STRINGS}
 # the same for longer, for minutes of a GPU or hours of a CPU core
-_LONG = replace(_STRINGS, config=replace(_STRINGS.config, steps=6000, batch=128, precision="fp32"))
+_LONGER = replace(_STRINGS.config, steps=6000, batch=128, precision="fp32", graph=True)
+_LONG = replace(_STRINGS, config=_LONGER)
 PRESETS |= {
     f"{name}_long": replace(_LONG, d_dim=PRESETS[name].d_dim)
     for name in ("vowels_strings", "fsdd_strings", "ravdess", "librispeech")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'PATIENCE', 'TrainConfig', 'learning_rate', 'batch_rows', 'this_device', 'processes', 'read_log',
-           'tensorboard', 'train']
+           'tensorboard', 'Recorded', 'train']
 
 # %% ../nbs/10_training.ipynb #80e78f4a
 import atexit
@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 
@@ -48,6 +49,7 @@ class TrainConfig:
     accumulate: int = 1  # parts a process cuts its share of a batch into, to save memory
     precision: str = "auto"  # "fp32", "bf16", or auto: bf16 on a GPU that has it
     compile: bool = False  # by torch.compile: minutes at the start, faster steps afterwards
+    graph: bool = False  # on a GPU: record both passes of a step once and replay them, see below
     save_every: int = 500  # steps between checkpoints
     log_every: int = 10  # steps between records
     seed: int = 0
@@ -224,7 +226,7 @@ class _State:
         self.model, self.config, self.step = model, config, 0
         self.ends = [config.steps]  # of this training, and of each time it was extended
         # all that decides the weights; how a batch is cut counts, by how many processes does not
-        free = ("save_every", "log_every", "accumulate", "compile")
+        free = ("save_every", "log_every", "accumulate", "compile", "graph")
         self.settings = {k: v for k, v in asdict(config).items() if k not in free}
         self.settings |= {"parts of a batch": parts, "training sequences": count}
         self.about, self.look_of_data = {}, []
@@ -471,6 +473,71 @@ def _open_log(folder, history: list):
     os.replace(fresh, path)
     return open(path, "a")
 
+# %% ../nbs/10_training.ipynb #recorded
+def _tensors(batch) -> Iterator[Tensor]:
+    "All tensors of a batch, whatever holds them, in one order."
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, (tuple, list)):
+        yield from chain.from_iterable(map(_tensors, batch))
+    elif isinstance(batch, dict):
+        yield from _tensors(list(batch.values()))
+    elif is_dataclass(batch):
+        yield from _tensors(vars(batch))
+
+
+class Recorded:
+    "Both passes of a step, recorded on a GPU and replayed: `(batch) -> loss and count`, with gradients left in the model."
+
+    def __init__(self, passes: Callable, model: nn.Module):
+        self.passes, self.model, self.key = passes, model, None
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def __call__(self, batch) -> Tensor:
+        if not getattr(batch, "complete", True):
+            return self.passes(batch)
+        tensors = list(_tensors(batch))
+        key = [(y.shape, y.dtype) for y in tensors], self.phase()
+        if key != self.key:
+            self.key, self.batch, self.inputs = key, batch, tensors
+            self.replay, self.sums, self.gradients = self.record()
+        for kept, y in zip(self.inputs, tensors):
+            if kept is not y:
+                kept.copy_(y)
+        self.replay()
+        for p, gradient in zip(self.parameters, self.gradients):
+            p.grad = gradient
+        return self.sums
+
+    def phase(self) -> list:
+        "The plain numbers of all modules that are told the progress: what a recording must not outlive."
+        phased = [module for module in self.model.modules() if hasattr(module, "at")]
+        plain = lambda v: isinstance(v, (int, float))
+        return [{k: v for k, v in vars(module).items() if plain(v)} for module in phased]
+
+    def forget(self):
+        for p in self.parameters:
+            p.grad = None
+
+    def record(self) -> tuple:
+        "What replays the passes, their sums, and the gradients; neither weights, buffers nor random numbers move."
+        device = self.parameters[0].device
+        buffers, state = [b.clone() for b in self.model.buffers()], torch.cuda.get_rng_state(device)
+        aside, graph = torch.cuda.Stream(device), torch.cuda.CUDAGraph()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):  # libraries choose their kernels before they are recorded
+            for _ in range(3):
+                self.forget()
+                self.passes(self.batch)
+        torch.cuda.current_stream().wait_stream(aside)
+        self.forget()
+        with torch.cuda.graph(graph):
+            sums = self.passes(self.batch)
+        for now, before in zip(self.model.buffers(), buffers):
+            now.copy_(before)
+        torch.cuda.set_rng_state(state, device)
+        return graph.replay, sums, [p.grad for p in self.parameters]
+
 # %% ../nbs/10_training.ipynb #f115ad62
 def _publish(record: dict, log, callbacks: tuple, bar):
     if log:
@@ -562,8 +629,9 @@ def _updates(state: _State, loss: Callable, data, rank: int, world: int, caught:
     "The updates of the weights that are still to be made, one by one: step, learning rate, norm of the gradient, wishes to stop."
     config, model, device = state.config, state.model, state.device
     objective = _Objective(model, loss)
+    recorded = config.graph and state.ahead and world * config.accumulate == 1
     if config.compile:
-        objective = compiled(objective, graphs=world * config.accumulate == 1)
+        objective = compiled(objective, graphs=world * config.accumulate == 1 and not recorded)
     if world > 1:
         objective = DistributedDataParallel(objective)
     bf16 = config.precision == "bf16"
@@ -572,6 +640,16 @@ def _updates(state: _State, loss: Callable, data, rank: int, world: int, caught:
     parameters = [p for p in model.parameters() if p.requires_grad]
     phased = [module for module in model.modules() if hasattr(module, "at")]
     own = range(rank * config.accumulate, (rank + 1) * config.accumulate)  # parts of a batch
+
+    def both(batch) -> Tensor:
+        "Both passes of a part of a batch: its loss and its count; its gradients are added to those that are there."
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            total, count = objective(batch)
+        total.backward()
+        return torch.stack([total.detach().double(), count.double()])
+
+    if recorded:
+        both = Recorded(both, model)
 
     def parts(i: int) -> list:
         rows = batch_rows(i, len(data), config.batch, config.seed)
@@ -592,10 +670,7 @@ def _updates(state: _State, loss: Callable, data, rank: int, world: int, caught:
             torch.manual_seed(_seed(config.seed, i, part))
             wait = world > 1 and part != own[-1]  # gradients travel with the last part only
             with objective.no_sync() if wait else nullcontext():
-                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                    total, count = objective((piece if packed else data[piece]).to(device))
-                total.backward()
-            sums[:2] += torch.stack([total.detach().double(), count.double()])
+                sums[:2] += both((piece if packed else data[piece]).to(device))
         sums[2] = len(caught)
         if world > 1:
             dist.all_reduce(sums)

@@ -1,6 +1,8 @@
 """Both formulations that the benchmark times compute the same thing, and its rows say what was measured."""
 
 import json
+import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import process_time
@@ -12,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from diffsda import bench
+from diffsda import bench, bench_gpu, training
+from diffsda import model as diffsda_model
 from diffsda.data import Sequences
 from diffsda.model import DiffSDA, denoising_loss
 from diffsda.verification import verification_eer
@@ -248,6 +251,51 @@ def test_the_kept_table_has_a_line_for_every_must():
     assert all(row["threads"] == 1 for row in rows)
 
 
+def row_of(name="x", ratio=1.0, quartile=1.0, must=1.0):
+    return bench.Row(name, ratio, quartile, must, None, 1, "float32", 1.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "row, missed",
+    [
+        (row_of(ratio=0.9, quartile=0.8), False),  # within its noise
+        (row_of(ratio=0.9, quartile=0.85), True),
+        (row_of(ratio=0.9, quartile=0.85, must=None), False),
+        (row_of("memory, at most", 1.1, 1.3), False),
+        (row_of("memory, at most", 1.1, 1.15), True),
+        (row_of("memory, at most", 0.9, 0.95), False),
+    ],
+)
+def test_a_must_is_missed_by_more_than_noise_only(row, missed):
+    assert bench.missed(row) == missed
+
+
+@pytest.mark.parametrize("quartile, status", [(0.3, None), (0.45, "peak mug: 0.50, must 0.6")])
+def test_a_missed_must_ends_the_run_with_an_error(tmp_path, monkeypatch, quartile, status):
+    one = lambda name, must, aim: row_of(f"peak {name}", 0.5, quartile, 0.6)
+    monkeypatch.setattr(bench.os, "sched_setaffinity", lambda *a: None)
+    monkeypatch.setattr(bench, "memory_row", one)
+    for name in ("rows_of_training", "rows_of_sampling"):
+        monkeypatch.setattr(bench, name, lambda *a: None)
+    path = tmp_path / "bench.json"
+    if status is None:
+        bench.main(path, only="mug")
+    else:
+        with pytest.raises(SystemExit, match=status):
+            bench.main(path, only="mug")
+    assert json.loads(path.read_text())[0]["name"] == "peak mug"
+
+
+def test_a_swap_row_times_63_calls_beside_one(monkeypatch):
+    seen = []
+    monkeypatch.setattr(bench, "measure", lambda name, *sides, **options: seen.append(sides))
+    model, calls = vectors().eval(), []
+    model.decoder.register_forward_hook(lambda *_: calls.append(1))
+    bench.swap_row(model, sequences(model, [4, 4, 4], V=4))
+    counts = [(calls.clear(), side(), len(calls))[2] for side in seen[0]]
+    assert counts == [63, 1]
+
+
 @pytest.mark.parametrize("only", ["", "mug"])
 def test_a_stopped_run_keeps_what_it_measured_and_the_rows_of_before(only, tmp_path, monkeypatch):
     table = tmp_path / "bench.json"
@@ -269,3 +317,102 @@ def test_a_stopped_run_keeps_what_it_measured_and_the_rows_of_before(only, tmp_p
     ratios = {row["name"]: row["ratio"] for row in json.loads(table.read_text())}
     assert ratios["peak mug"] == 0.5 and ratios["of before"] == 2
     assert ("peak etth1" in ratios) == (not only)
+
+
+# On a GPU, tried out on a CPU
+
+
+def tiny(preset):
+    """A preset in a size that a processor trains in a moment."""
+    levels = {"multipliers": (1, 2), "blocks": 1, "attention": (), "groups": 4}
+    config = replace(preset.config, batch=1)
+    sizes = {"s_dim": 4, "d_dim": 2, "hidden": 8, "enc_width": 4, "dec_width": 4, "embedding": 8}
+    return replace(preset, config=config, unet=preset.unet and levels, **sizes)
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """Runs the rows of a plan for tiny versions of the presets and returns them; nothing is compiled."""
+    monkeypatch.setattr(bench_gpu, "compiler_works", lambda device: True)
+    for module in (training, diffsda_model):
+        monkeypatch.setattr(module, "compiled", lambda network, **options: network)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: None)
+
+    def run(plan, **options):
+        monkeypatch.setattr(bench_gpu, "PLAN", plan)
+        options = {"device": "cpu", "shrink": tiny, "limit": 0.01} | options
+        bench_gpu.main(tmp_path / "gpu.json", **options)
+        return json.loads((tmp_path / "gpu.json").read_text())
+
+    return run
+
+
+def test_every_kind_of_row_of_the_gpu_table(table):
+    plan = [(name, *row) for name, *row in bench_gpu.PLAN if name == "timit"]
+    plan += [("timit", "waits", "ours bf16"), ("timit", "training", "ours bf16, channels last")]
+    rows = table(plan)
+    assert len(rows) == len(plan) and not [r["note"] for r in rows if "failed" in r["note"]]
+    for row in rows:
+        if row["what"] == "waits":
+            continue
+        assert math.isclose(row["frames_per_second"], 68 / row["seconds"], rel_tol=1e-6)
+        if row["what"] == "training":
+            assert 0 < row["share_of_peak"] < 1 and row["price"] == 3 * row["hours"]
+            assert math.isclose(row["hours"], 24_000 * row["seconds"] / 3600, rel_tol=1e-6)
+
+
+def test_the_plan_has_every_preset_in_every_formulation():
+    made = {(name, what, how) for name, what, how in bench_gpu.PLAN}
+    for name in ("mug", "taichi", "voxceleb", "timit", "librispeech", "physionet_a"):
+        for what in ("training", "sampling"):
+            for how in ("ours bf16", "plain fp32", "ours bf16, compiled"):
+                assert (name, what, how) in made
+    assert len(made) == len(bench_gpu.PLAN)
+
+
+def test_a_row_that_fails_says_why_and_the_others_come(table, monkeypatch):
+    plan = [("timit", "sampling", "ours bf16"), ("physionet_a", "sampling", "ours bf16")]
+    work = bench_gpu.Bench.sampling
+
+    def memory(self, how):
+        if self.name == "timit":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return work(self, how)
+
+    monkeypatch.setattr(bench_gpu.Bench, "sampling", memory)
+    first, second = table(plan)
+    assert first["note"] == "failed: OutOfMemoryError: CUDA out of memory"
+    assert second["seconds"] > 0
+
+
+def test_a_row_that_was_measured_is_not_lost_to_a_later_failure(table):
+    plan = [("timit", "sampling", "ours bf16")]
+    measured = table(plan)
+    assert table(plan, seconds=-1) == measured
+    late = table([("timit", "sampling", "plain fp32")], seconds=-1)
+    assert late[0] == measured[0] and "no time left" in late[1]["note"]
+
+
+def test_a_row_is_stopped_when_time_is_over(table, monkeypatch):
+    def endless(self, how):
+        while True:
+            pass
+
+    monkeypatch.setattr(bench_gpu.Bench, "training", endless)
+    (row,) = table([("timit", "training", "ours bf16")], seconds=0.2)
+    assert "failed: TimeoutError" in row["note"]
+
+
+def test_without_a_gpu_the_table_is_refused():
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="no GPU is found"):
+            bench_gpu.main("nowhere.json")
+
+
+def test_operations_are_those_of_the_matrices():
+    """Three times two for each weight of a linear layer and row, as many for recurrent ones."""
+    model = vectors()
+    batch = sequences(model, [9, 9])
+    found = bench_gpu.operations(model, lambda m, b: denoising_loss(m, b, draws=1), batch)
+    expected = 6 * 18 * sum(p.numel() for p in model.parameters() if p.ndim == 2)
+    assert 0.7 * expected < found < 1.2 * expected

@@ -298,7 +298,7 @@ def check_release(course):
 
 
 @pytest.mark.slow
-def test_a_class_is_graded_whatever_it_hands_in(tmp_path):
+def test_a_class_is_graded_whatever_it_hands_in(tmp_path, forked_kernels):
     course, came = tmp_path / "course", tmp_path / "submissions"
     assert main(["handout", "-o", str(course)]) == 0
     class_of(came, course)

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import diffsda
-from diffsda import training
+from diffsda import blocks, training
 from diffsda.blocks import read_checkpoint
 from diffsda.data import Sequences
 from diffsda.loss import LossSum
@@ -368,6 +368,13 @@ def test_tensorboard_writes_a_file(tmp_path):
 # Nothing is lost when something goes wrong
 
 
+@pytest.fixture(params=[False, True], ids=["looks", "runs ahead"])
+def ahead(request, monkeypatch):
+    """With True, a CPU is taken for a device that nobody waits for: fused steps, batches made in a thread, few looks."""
+    monkeypatch.setattr(training, "_runs_ahead", lambda device: request.param)
+    return request.param
+
+
 def spoiled(kind, step, calls):
     """The loss, going wrong at one step: its value is not finite, or only its gradient."""
 
@@ -385,7 +392,7 @@ def spoiled(kind, step, calls):
 
 
 @pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
-def test_what_is_not_finite_stops_before_it_can_touch_anything(tmp_path, kind):
+def test_what_is_not_finite_stops_before_it_can_touch_anything(tmp_path, kind, ahead):
     good, bad = Slope(), Slope()
     config = replace(BRIEF, schedule="constant", log_every=3)
     quiet(good, slope_loss, ragged(), replace(config, steps=4))
@@ -400,6 +407,120 @@ def test_what_is_not_finite_stops_before_it_can_touch_anything(tmp_path, kind):
     history = quiet(resumed, slope_loss, ragged(), config, folder=tmp_path)
     assert torch.equal(whole.w, resumed.w)
     assert without_seconds(history) == without_seconds(expected)  # also a window cut in two
+
+
+def everything(state):
+    kept = {f"model.{k}": v.clone() for k, v in tensors(state.model).items()}
+    kept |= {f"mean.{k}": v.clone() for k, v in tensors(state.ema).items()}
+    for i, moments in state.optimiser.state_dict()["state"].items():
+        kept |= {f"{i}.{k}": v.clone() for k, v in moments.items()}
+    return kept | {"window": state.window.clone()}
+
+
+@pytest.mark.parametrize("spoil", ["loss", "gradient"])
+def test_after_a_fault_no_step_changes_anything(ahead, spoil):
+    """Weights, buffers, running mean, moments, counters and window stay bit for bit until somebody looks."""
+    model = small(**RECIPE).train()
+    config = replace(BRIEF, steps=20, ema=0.5, log_every=20)
+    state = training._State(model, config, 1, 20)
+    updates = training._updates(state, denoising_loss, ragged(), 0, 1, [])
+    for _ in range(3):
+        next(updates)
+    before, honest = everything(state), state.update
+
+    def spoiled_update(i, sums, norm, buffers):
+        if i == 3 and spoil == "loss":
+            sums = sums * float("nan")
+        if i == 3 and spoil == "gradient":
+            norm = norm * float("inf")
+            for p in model.parameters():
+                p.grad = p.grad * float("inf")
+        honest(i, sums, norm, buffers)
+
+    state.update = spoiled_update
+    for _ in range(3):
+        _, _, norm, wishes = next(updates)
+    assert same(before, everything(state))
+    with pytest.raises(FloatingPointError, match="at step 3: nothing was updated"):
+        state.look(norm, wishes)
+
+
+def test_who_runs_ahead_is_looked_at_for_records_and_checkpoints_only(ahead, tmp_path, monkeypatch):
+    looks, look = [], training._State.look
+
+    def noted(state, *numbers):
+        looks.append(state.step)
+        return look(state, *numbers)
+
+    monkeypatch.setattr(training._State, "look", noted)
+    config = replace(BRIEF, steps=11, log_every=4, save_every=5)
+    history = quiet(small(), denoising_loss, ragged(), config, folder=tmp_path)
+    assert [r["step"] for r in history] == [4, 8, 11]
+    assert looks == ([4, 5, 8, 10, 11] if ahead else list(range(1, 12)))
+
+
+def test_records_are_the_same_however_rarely_is_looked(monkeypatch):
+    runs = []
+    for ahead in (False, True):
+        monkeypatch.setattr(training, "_runs_ahead", lambda device, ahead=ahead: ahead)
+        config = replace(BRIEF, steps=9, log_every=4, ema=0.5, accumulate=2)
+        runs.append(quiet(small(**RECIPE), denoising_loss, ragged(), config))
+    for one, other in zip(*runs):
+        for name in ("step", "loss", "lr", "grad_norm"):  # the fused step rounds otherwise
+            assert math.isclose(one[name], other[name], rel_tol=1e-4)
+
+
+def test_a_batch_made_ahead_is_the_batch(ahead):
+    """A thread of its own makes it; what draws random numbers while it is read is read in its turn."""
+
+    class Noisy:
+        def __init__(self, data, **more):
+            self.data = data
+            self.__dict__ |= more
+
+        def __len__(self):
+            return len(self.data)
+
+        def __getitem__(self, rows):
+            threads.add(threading.current_thread() is threading.main_thread())
+            noisy = self.data[rows]
+            return replace(noisy, x=noisy.x + torch.randn(noisy.x.shape))
+
+    threads, runs = set(), []
+    plain = lambda rows: threads.add(threading.current_thread() is threading.main_thread())
+    for before in (1, 2):
+        model = small()
+        torch.manual_seed(before)
+        quiet(model, denoising_loss, Noisy(ragged()), BRIEF)
+        runs.append(tensors(model))
+    assert same(*runs) and threads == {True}
+    threads.clear()
+    packed = lambda rows: plain(rows) or ragged()[rows]
+    quiet(small(), denoising_loss, Noisy(ragged(), packed=packed), BRIEF)
+    assert threads == {not ahead}
+
+
+def test_stopped_between_two_looks_it_goes_on_bit_for_bit(ahead, tmp_path):
+    config = replace(BRIEF, steps=9, log_every=5, save_every=4, ema=0.5)
+    kill = lambda *_: signal.raise_signal(signal.SIGTERM)
+    calls = []
+
+    def loss(model, batch):
+        calls.append(1)
+        if len(calls) == 3:
+            kill()
+        return denoising_loss(model, batch)
+
+    whole, resumed = small(**RECIPE), small(**RECIPE)
+    expected = quiet(whole, denoising_loss, ragged(), config)
+    with pytest.raises(SystemExit):
+        quiet(resumed, loss, ragged(), config, folder=tmp_path)
+    assert read_checkpoint(tmp_path, "training")[0]["step"] == 3
+    history = quiet(small(seed=7, **RECIPE), denoising_loss, ragged(), config, folder=tmp_path)
+    assert without_seconds(history) == without_seconds(expected)
+    again = small(seed=8, **RECIPE)
+    quiet(again, denoising_loss, ragged(), config, folder=tmp_path)
+    assert same(tensors(whole), tensors(again))
 
 
 def without_seconds(records):
@@ -527,6 +648,90 @@ def test_a_log_cut_in_the_middle_of_a_line_is_mended(tmp_path):
     history = quiet(Slope(), slope_loss, ragged(), BRIEF, folder=tmp_path)
     assert [r["step"] for r in history] == [1, 2, 3, 4, 5, 6]
     assert read_log(tmp_path) == history and read_log(tmp_path / "nowhere") == []
+
+
+# Compiled
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Compiled for tests: traced and taken apart, but not translated to C++, which takes half a minute."""
+    import torch._dynamo
+    import torch._inductor.config
+
+    whole, calls = nn.Module.compile, []
+
+    def compile_without_translation(module, **options):
+        calls.append(type(module).__name__)
+        whole(module, backend="aot_eager")
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(nn.Module, "compile", compile_without_translation)
+    monkeypatch.setattr(blocks, "compiler_works", lambda device: True)
+    yield calls
+    torch._dynamo.reset()
+
+
+def test_a_compiled_training_is_the_same_training(traced):
+    """In bfloat16, with d withheld at first, noise in the dynamic channel, and recurrent layers that nobody compiles."""
+    data = Sequences(torch.randn(20, 5, 3, generator=torch.Generator().manual_seed(0)))
+    config = replace(BRIEF, batch=4, lr=1e-3, precision="bf16")
+    results = []
+    for compile in (False, True):
+        model = small(**RECIPE)
+        history = quiet(model, denoising_loss, data, replace(config, compile=compile))
+        results.append((history, tensors(model)))
+    assert traced == ["_Objective"]
+    (one, exact), (other, made) = results
+    assert all(math.isclose(a["loss"], b["loss"], rel_tol=1e-2) for a, b in zip(one, other))
+    assert all(torch.allclose(exact[k], made[k], atol=4e-3) for k in exact)
+
+
+def test_what_a_backward_pass_makes_again_is_left_to_a_compiler(traced):
+    """A compiled block keeps and makes again what it likes; its gradients are the same, and it stays one graph."""
+    torch.manual_seed(0)
+    block = blocks.ResidualBlock(4, 4, steered=True, groups=2).eval()
+    nn.init.normal_(block.convs[-1].weight, std=0.1)
+    x, gain, shift = torch.randn(2, 4, 4, 4), torch.rand(2, 4, 1, 1), torch.rand(2, 4, 1, 1)
+    found = []
+    for module in (block, torch.compile(block, backend="aot_eager", fullgraph=True)):
+        total = module(x, (gain, shift)).square().sum()
+        found.append(torch.autograd.grad(total, list(block.parameters())))
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-4) for a, b in zip(*found))
+
+
+def test_compiling_may_change_when_a_training_goes_on(traced, tmp_path):
+    config = replace(BRIEF, save_every=3)
+    with pytest.raises(FloatingPointError):
+        quiet(Slope(), spoiled("nan", 5, []), ragged(), config, folder=tmp_path)
+    model, whole = Slope(), Slope()
+    quiet(model, slope_loss, ragged(), replace(config, compile=True), folder=tmp_path)
+    quiet(whole, slope_loss, ragged(), config)
+    assert math.isclose(model.w.item(), whole.w.item(), rel_tol=1e-5) and traced
+
+
+def test_compiled_sampling_makes_the_same_sequences(traced):
+    data, model = ragged(4), small().eval()
+    factors, noise = model.encode(data), torch.randn(data.x.shape)
+    expected = model.decode(factors, noise, 4)
+    assert torch.allclose(model.compiled().decode(factors, noise, 4), expected, atol=1e-5)
+    assert traced == ["MLPDecoder"]
+
+
+def test_without_a_compiler_a_training_says_so_once_and_goes_on(monkeypatch):
+    def broken(*arguments, **options):
+        raise RuntimeError("no C++ compiler found")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    blocks.compiler_works.cache_clear()
+    models = [Slope(), Slope()]
+    with pytest.warns(UserWarning, match="no C.. compiler found.*results are the same") as told:
+        for model in models:
+            quiet(model, slope_loss, ragged(), replace(BRIEF, compile=True))
+    blocks.compiler_works.cache_clear()
+    plain = Slope()
+    quiet(plain, slope_loss, ragged(), BRIEF)
+    assert len(told) == 1 and all(torch.equal(model.w, plain.w) for model in models)
 
 
 # Killed
@@ -755,3 +960,55 @@ def test_going_on_with_other_data_is_refused(tmp_path):
     quiet(Slope(), slope_loss, data, BRIEF, folder=tmp_path)
     with pytest.raises(ValueError, match=f"training sequences {len(data)} .now {len(data) - 1}"):
         quiet(Slope(), slope_loss, data[: len(data) - 1], BRIEF, folder=tmp_path)
+
+
+# Recorded passes
+
+
+class Repeated(training.Recorded):
+    """As a GPU does: a replay works on the tensors it was recorded with, and leaves gradients where they were."""
+
+    recordings = 0
+
+    def record(self):
+        type(self).recordings += 1
+        batch, numbers = self.batch, self.phase()
+        sums, gradients = torch.zeros(2).double(), [torch.zeros_like(p) for p in self.parameters]
+
+        def replay():
+            assert self.phase() == numbers, "replayed what another phase decided"
+            self.forget()
+            sums.copy_(self.passes(batch))
+            for kept, p in zip(gradients, self.parameters):
+                kept.copy_(p.grad)
+
+        return replay, sums, gradients
+
+
+@pytest.mark.parametrize("ends", ["together", "apart"])
+def test_a_recorded_training_is_the_training(monkeypatch, ends):
+    """It is recorded once for a phase; sequences that end at different frames are not recorded."""
+    monkeypatch.setattr(training, "_runs_ahead", lambda device: True)
+    monkeypatch.setattr(training, "Recorded", Repeated)
+    monkeypatch.setattr(Repeated, "recordings", 0)
+    data = ragged() if ends == "apart" else Sequences(torch.randn(20, 5, 3))
+    runs = []
+    for graph in (False, True):
+        model = small(static_first=0.5, withhold=0.2, d_noise=0.1)
+        history = quiet(model, denoising_loss, data, replace(BRIEF, graph=graph))
+        runs.append((tensors(model), without_seconds(history)))
+    assert same(runs[0][0], runs[1][0]) and runs[0][1] == runs[1][1]
+    assert Repeated.recordings == (2 if ends == "together" else 0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_replays_what_it_recorded():
+    data, runs = Sequences(torch.randn(20, 5, 3)), []
+    for graph in (False, True):
+        model = small(static_first=0.5, withhold=0.2, d_noise=0.1).cuda()
+        config = replace(BRIEF, graph=graph, precision="fp32")
+        quiet(model, denoising_loss, data, config)
+        runs.append(tensors(model))
+    for name, weight in runs[0].items():
+        assert torch.allclose(weight, runs[1][name], atol=1e-4), name

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffsda import verification as module
 from diffsda.verification import _Pairs, equal_error_rate, verification, verification_eer
 
 CONFORMANCE = Path(__file__).parent / "conformance"
@@ -160,3 +161,26 @@ def test_verification_knows_neither_length_nor_order_nor_names():
 def test_undefined_rates_are_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("spread", [0.3, 1.5, 0.0])
+def test_in_blocks_the_error_rate_is_the_same(monkeypatch, spread):
+    """Counted in bins and sorted in one of them; blocks do not divide the recordings, and all ties (spread 0) are passed together."""
+    g = torch.Generator().manual_seed(0)
+    who = torch.randint(40, (310,), generator=g)
+    codes = torch.randn(40, 8, generator=g)[who] + spread * torch.randn(310, 8, generator=g)
+    whole = verification_eer(codes, who)
+    monkeypatch.setattr(module, "MANY", 100)
+    monkeypatch.setattr(module, "ROWS", 64)
+    assert abs(verification_eer(codes, who) - whole) < 1e-5
+    monkeypatch.setattr(module, "BINS", 1)  # all pairs in one bin: nothing but the sorting is left
+    assert abs(verification_eer(codes, who) - whole) < 1e-5
+    with pytest.raises(ValueError, match="row 7 is zero"):
+        verification_eer(codes.index_fill(0, torch.tensor([7]), 0.0), who)
+
+
+def test_in_blocks_no_block_holds_more_than_its_rows(monkeypatch):
+    monkeypatch.setattr(module, "ROWS", 16)
+    unit, owner = torch.eye(50), torch.arange(50) // 5
+    parts = [len(distance) for distance, _ in module._blocks(unit, owner)]
+    assert sum(parts) == 50 * 49 // 2 and max(parts) <= 16 * 50
