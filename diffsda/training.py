@@ -19,7 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 from time import perf_counter
 
@@ -205,11 +204,10 @@ def _look_of(data) -> list:  # (size, projection) of each array of a few rows
 
 
 def _about(model: nn.Module, loss: Callable) -> dict:
-    "What a training is of, as JSON holds it: the loss and its numbers, the model and its arguments."
-    bare, given = getattr(loss, "func", loss), getattr(loss, "keywords", {})
+    "What a training is of, as JSON holds it: the numbers of the loss, the model and its arguments. Code that was mended may go on."
+    given = getattr(loss, "keywords", {})
     told = {f"loss {k}": v for k, v in given.items() if isinstance(v, int | float | str)}
-    told["loss"] = getattr(bare, "__name__", type(bare).__name__)
-    left = [("model", model.recipe() if hasattr(model, "recipe") else type(model).__name__)]
+    left = [("model", model.recipe())] if hasattr(model, "recipe") else []
     while left:
         name, part = left.pop()
         if isinstance(part, dict):
@@ -474,18 +472,6 @@ def _open_log(folder, history: list):
     return open(path, "a")
 
 # %% ../nbs/10_training.ipynb #recorded
-def _tensors(batch) -> Iterator[Tensor]:
-    "All tensors of a batch, whatever holds them, in one order."
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, (tuple, list)):
-        yield from chain.from_iterable(map(_tensors, batch))
-    elif isinstance(batch, dict):
-        yield from _tensors(list(batch.values()))
-    elif is_dataclass(batch):
-        yield from _tensors(vars(batch))
-
-
 class Recorded:
     "Both passes of a step, recorded on a GPU and replayed: `(batch) -> loss and count`, with gradients left in the model."
 
@@ -496,7 +482,7 @@ class Recorded:
     def __call__(self, batch) -> Tensor:
         if not getattr(batch, "complete", True):
             return self.passes(batch)
-        tensors = list(_tensors(batch))
+        tensors = list(_tensors_in(batch))
         key = [(y.shape, y.dtype) for y in tensors], self.phase()
         if key != self.key:
             self.key, self.batch, self.inputs = key, batch, tensors
