@@ -94,6 +94,10 @@ def opening(name: str) -> Iterator[None]:
         raise ValueError(
             f"{name} is not a whole {kind} archive ({error}); get the file again"
         ) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # an offset before the file's begin
+            raise
+        raise ValueError(f"{name} tells of places that it does not have; get it again") from error
 
 
 SWELLS, ALWAYS, DEEP = 200, 2**26, 4

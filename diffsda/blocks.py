@@ -399,7 +399,10 @@ def load_module(folder, name: str = "model", kind: type = Rebuildable) -> Rebuil
     facts, tensors = read_checkpoint(folder, name)
     if not isinstance(facts.get("model"), dict):
         raise ValueError(f"{Path(folder) / name}.json describes no model; was it written by save?")
-    module = Rebuildable.build(facts["model"])
+    try:
+        module = Rebuildable.build(facts["model"])
+    except ValueError as e:
+        raise ValueError(f"{folder} describes a model that cannot be made: {e}") from e
     if not isinstance(module, kind):
         raise ValueError(f"{folder} holds a {type(module).__name__}, expected a {kind.__name__}")
     try:

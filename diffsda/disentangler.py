@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -357,8 +358,15 @@ def _check_features(data: Sequences, names: tuple):
             )
 
 # %% ../nbs/21_disentangler.ipynb #61596c9a
+def _generator(seed: int) -> torch.Generator:
+    "Random numbers that a seed decides. Raises ValueError for what cannot be one."
+    if not isinstance(seed, Integral) or not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed must be a whole number from -2**63 to below 2**63, got {seed!r}")
+    return torch.Generator().manual_seed(int(seed))
+
+
 def _noise(shape: tuple, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(shape, generator=_generator(seed))
 
 
 def worth(
@@ -456,7 +464,15 @@ class Disentangler:
         **sampling,  # of the network's `decode`, instead of the model's own: steps, lowest, guidance, solver
     ):
         "Things made from codes alone, in the form in which those of `like` came; by the student, if there is one and `sampling` is left to the model."
-        g = torch.Generator().manual_seed(seed)
+        told, wanted = (
+            [len(factors.s), *map(len, factors.d)],
+            [len(like.names), *map(len, like.times)],
+        )
+        if told != wanted:
+            raise ValueError(
+                f"the codes are of {told[0]} things of {told[1:4]} frames, those of `like` are {wanted[0]} of {wanted[1:4]}; take the codes and the pieces of one call of `codes`"
+            )
+        g = _generator(seed)
         noise = [torch.randn(len(d), *self.network.decoder.frame, generator=g) for d in factors.d]
         pieces = Factors(factors.s[like.owner], like.cut(factors.d))
         if not sampling and self.network.student is not None:
@@ -528,6 +544,11 @@ class Disentangler:
     def _classes_of(self, things, labels) -> dict:  # labels as in `name_factors`
         "factor -> name of a thing -> its class or those of its frames."
         if isinstance(labels, dict):
+            wrong = [name for name, values in labels.items() if not isinstance(values, dict)]
+            if wrong:
+                raise ValueError(
+                    f"label {wrong[0]!r} must lead from names of things to their classes, got {labels[wrong[0]]!r}; write {{label: {{name: class}}}}"
+                )
             return labels
         of_frames = things.dynamic if isinstance(things, Sequences) else {}
         of_things = getattr(things, "static", getattr(things, "labels", {}))
@@ -610,7 +631,9 @@ class Disentangler:
                 "this model has no prior to sample from; call model.fit_prior(things), or fit again with prior=True "
                 "(diffsda train ... --prior), which goes on from the same folder"
             )
-        g = torch.Generator().manual_seed(seed)
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        g = _generator(seed)
         lengths = self.lengths[torch.randint(len(self.lengths), (n,), generator=g)]
         s, d = self.prior.sample(n, lengths, generator=g).map(Tensor.cpu)
         wholes = [torch.zeros(length, 1) for length in lengths.tolist()]

@@ -447,10 +447,13 @@ def report(
     about = {name: Label.of(name, values, excerpts) for name, values in known.items()}
     of = Subject.of(model, excerpts, about, seed)
     sections = []
-    for i, (heading, (how, make)) in enumerate(tqdm(PARTS.items(), "report", disable=not progress)):
-        if make is not leak_part or about:
-            text = f'<h2>{heading}</h2><p class="how">{how}</p>{make(of)}'
-            sections.append((f"part-{i + 1}", heading, text))
+    with plt.rc_context({"text.parse_math": False}):  # a dollar in a name is a dollar
+        for i, (heading, (how, make)) in enumerate(
+            tqdm(PARTS.items(), "report", disable=not progress)
+        ):
+            if make is not leak_part or about:
+                text = f'<h2>{heading}</h2><p class="how">{how}</p>{make(of)}'
+                sections.append((f"part-{i + 1}", heading, text))
     page = _page(of, source, sections)
     write_whole(lambda fresh: fresh.write_text(page, encoding="utf-8"), path)
     return path

@@ -343,6 +343,10 @@ def as_frame(
         return table.rename(columns=str), layout
     if layout.group:
         raise ValueError(f"an array has no column {layout.group!r}: its sequences are its groups")
+    if not isinstance(table, Mapping | np.ndarray | Tensor | list | tuple):
+        raise ValueError(
+            f"a table is a data frame, a file, an array, or several arrays, got {type(table).__name__}"
+        )
     if not isinstance(table, Mapping):
         alone = isinstance(table, np.ndarray | Tensor) and table.ndim == 2
         table = dict(enumerate([table] if alone else table))
@@ -486,6 +490,8 @@ class Tables(Layout, Adapter):
         return pd.concat(tables, ignore_index=True)
 
     def write(self, thing: pd.DataFrame, path: Path):
+        if not isinstance(thing, pd.DataFrame):
+            raise ValueError(f"a table is written from a data frame, got {type(thing).__name__}")
         if path.suffix == ".csv":
             thing.to_csv(path, index=False)
         else:

@@ -268,7 +268,7 @@ def argument(rng, name: str, good, folder: Path):
     if name in ("code", "only"):
         return str(rng.choice(["s", "d", "", "S", "kind", "x"]))
     if name == "factors":
-        shapes = (good.s.shape, good.d[0].shape) if rng.random() < 0.5 else (None, None)
+        shapes = (good.s.shape, good.d[0].shape) if rng.random() < 0.5 else ((2, 3), (1, 2))
         return Factors(wild(rng, shapes[0]), [wild(rng, shapes[1])])
     if name == "like":
         return model_of_sequences().adapter.pieces(SEQUENCES[:2])
