@@ -291,9 +291,10 @@ def test_a_swap_row_times_63_calls_beside_one(monkeypatch):
     monkeypatch.setattr(bench, "measure", lambda name, *sides, **options: seen.append(sides[:2]))
     model, calls = vectors().eval(), []
     model.decoder.register_forward_hook(lambda *_: calls.append(1))
-    bench.swap_row(model, sequences(model, [4, 4, 4], V=4))
-    counts = [(calls.clear(), side(), len(calls))[2] for side in seen[0]]
-    assert counts == [63, 1]
+    for known in (True, False):
+        bench.swap_row(model, sequences(model, [4, 4, 4], V=4), known=known)
+        counts = [(calls.clear(), side(), len(calls))[2] for side in seen.pop()]
+        assert counts == [63, 1]
 
 
 @pytest.mark.parametrize("only", ["", "mug"])
