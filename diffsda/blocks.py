@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'SigmaEmbedding', 'ScaleShift', 'modulate', 'group_norm', 'starts_at_zero', 'SelfAttention', 'MadeAgain',
-           'made_again', 'Dropout', 'LayerNorm', 'compiler_works', 'compiled', 'activated', 'ResidualBlock',
+           'made_again', 'Dropout', 'LayerNorm', 'compiler_works', 'compiled', 'activated', 'ResidualBlock', 'Extra',
            'Rebuildable', 'write_checkpoint', 'read_checkpoint', 'change_file', 'store_rows', 'save_module',
            'load_module']
 
 # %% ../nbs/06_blocks.ipynb #952782b3
 import glob
 import hashlib
+import importlib
 import inspect
 import json
 import math
@@ -229,6 +230,21 @@ class ResidualBlock(nn.Module):
             h = made_again(how, h, norm.weight, norm.bias, *(steer if i == 1 else ()))
             h = conv(h if i == 0 else self.dropout(h))
         return self.attention(self.shortcut(x) + h)
+
+# %% ../nbs/06_blocks.ipynb #extra
+class Extra:
+    "A library that comes with an extra of this package, imported when something of it is first asked for."
+
+    def __init__(self, name: str, extra: str):
+        self._name, self._extra = name, extra
+
+    def __getattr__(self, what: str):
+        try:
+            return getattr(importlib.import_module(self._name), what)
+        except ModuleNotFoundError as missing:
+            raise ModuleNotFoundError(
+                f"{missing}; it comes with an extra: pip install 'diffsda[{self._extra}]'"
+            ) from missing
 
 # %% ../nbs/06_blocks.ipynb #2fc64801
 class Rebuildable(nn.Module):

@@ -1,5 +1,6 @@
 """One door: whatever a user holds goes in, by name, path or array; what cannot be read is refused before work starts."""
 
+import subprocess
 import sys
 from dataclasses import fields, replace
 
@@ -324,3 +325,24 @@ def test_the_summary_says_what_was_left_out_and_guessed(capsys):
     assert "dates are read as %d.%m.%Y %H:%M" in said
     assert "columns without numbers are left out: city" in said
     assert "10 sequences to fit, 5 kept aside" in said and "The codes explain" in said
+
+
+def test_a_table_needs_no_library_of_sound_and_sound_says_what_it_needs():
+    code = """
+import subprocess
+import sys
+sys.modules |= {"soundfile": None, "torchaudio": None}  # as if they were not installed
+import pandas, diffsda, torch
+when = pandas.date_range("2024-01-01", periods=48, freq="h")
+frame = pandas.DataFrame({"time": when, "group": "a", "load": range(48), "heat": range(48)})
+both = pandas.concat([frame, frame.assign(group="b")])
+diffsda.fit(both, time="time", group="group", window=8, steps=2, progress=False, held_out=0)
+try:
+    diffsda.fit(diffsda.audio.Recordings([torch.rand(8000)] * 4, 8000), steps=2, progress=False)
+except ModuleNotFoundError as error:
+    assert "diffsda[audio]" in str(error), error
+else:
+    raise SystemExit("sound without its library")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
