@@ -248,7 +248,7 @@ def seconds(function: Callable) -> float:
     function()
     return process_time() - start
 
-
+# %% ../nbs/60_bench.ipynb #694ae19c
 def peak() -> float:
     "The most memory, in MiB, that this process has held so far."
     unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
@@ -889,8 +889,8 @@ def main(path="results/bench.json", rounds: int = 3, only: str = ""):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     wanted = lambda name: not only or any(word in name for word in only.split())
-    kept = json.loads(Path(path).read_text()) if Path(path).exists() else []
-    written = {row["name"]: row for row in kept}
+    kept = Path(path).read_text() if Path(path).exists() else "[]"
+    written = {row["name"]: row for row in json.loads(kept)}
     machine = {"hardware": f"{platform.machine()}, one core", "command": "make bench"}
 
     failed = []
@@ -910,9 +910,8 @@ def main(path="results/bench.json", rounds: int = 3, only: str = ""):
     for name in filter(wanted, ("etth1", "timit", "librispeech", *IMAGES)):
         must, aim = (0.65, 0.5) if name == "etth1" else (1.05, 0.8)
         report(memory_row(name, must=must, aim=aim))
-    for name in STARTS:
-        if wanted("start"):
-            report(start_row(name, rounds=rounds))
+    for name in STARTS if wanted("start") else ():
+        report(start_row(name, rounds=rounds))
     if wanted("equal error rate"):
         report(eer_row(rounds=rounds))
         report(eer_row(10_000, 1000, None, rounds=rounds))
@@ -920,8 +919,8 @@ def main(path="results/bench.json", rounds: int = 3, only: str = ""):
         if wanted(f"recipe {name}"):
             report(recipe_row(name, rounds=rounds))
     if wanted("swap"):
-        for known in (True, False):
-            report(swap_row(known=known, rounds=rounds))
+        report(swap_row(rounds=rounds))
+        report(swap_row(known=False, rounds=rounds))
     if wanted("loading"):
         report(loading_row(rounds=rounds))
         for kind, must, aim in (("frames", 50, 200), ("latents", 20, 70)):
@@ -931,9 +930,9 @@ def main(path="results/bench.json", rounds: int = 3, only: str = ""):
         report(front_end_row(vowels(20), rounds=rounds))
     for name in filter(wanted, MUSTS):
         rows_of_training(name, report, rounds)
+    speech = lambda: (spoken(64), spoken(2, seed=1))
     series = {"etth1": lambda: (waves(200), waves(1, V=672, seed=1))}
-    for name in ("timit", "librispeech"):
-        series[name] = lambda: (spoken(64), spoken(2, seed=1))
+    series |= {"timit": speech, "librispeech": speech}
     for name in filter(wanted, series):
         known, asked = series[name]()
         report(multistep_row(name, learned(name, known), asked, rounds=rounds))

@@ -289,7 +289,7 @@ def shown(row: GpuRow) -> str:
         + f"  {row.note}"
     )
 
-
+# %% ../nbs/61_bench_gpu.ipynb #0cd9d2bf
 def main(
     path="results/gpu.json",
     seconds: float = 130.0,  # for all rows together

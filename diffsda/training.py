@@ -442,7 +442,7 @@ def _made_ahead(make: Callable, numbers: range, ahead: bool) -> Iterator:
             now, coming = coming, worker.submit(make, n + 1) if n + 1 in numbers else None
             yield now.result()
 
-
+# %% ../nbs/10_training.ipynb #47752334
 PATIENCE = 5.0  # seconds that a training waits for another one to leave its folder
 
 
@@ -534,6 +534,21 @@ def _publish(record: dict, log, callbacks: tuple, bar):
         callback(record)
 
 
+def _begin(model: nn.Module, loss, data, config: TrainConfig, parts: int, folder) -> tuple:
+    "The state of a training and its records so far. Raises ValueError as `train`."
+    if config.batch < parts:
+        raise ValueError(
+            f"a batch of {config.batch} cannot be cut into {parts} parts (processes x accumulate)"
+        )
+    state, history = _State(model, config, parts, len(data)), []
+    if folder is not None:
+        state.about, state.look_of_data = _about(model, loss), _look_of(data)
+    if folder is not None and (Path(folder) / "training.json").exists():
+        state.restore(folder)
+        history = [record for record in read_log(folder) if record["step"] <= state.step]
+    return state, history
+
+
 def _leave(caught: list, step: int):
     "Acts on the signal that was held back until the step was saved."
     if signal.SIGINT in caught:
@@ -560,16 +575,7 @@ def train(
         _signals(folder is not None) as caught,
     ):
         parts = world * config.accumulate
-        if config.batch < parts:
-            raise ValueError(
-                f"a batch of {config.batch} cannot be cut into {parts} parts (processes x accumulate)"
-            )
-        state, history = _State(model, config, parts, len(data)), []
-        if folder is not None:
-            state.about, state.look_of_data = _about(model, loss), _look_of(data)
-        if folder is not None and (Path(folder) / "training.json").exists():
-            state.restore(folder)
-            history = [record for record in read_log(folder) if record["step"] <= state.step]
+        state, history = _begin(model, loss, data, config, parts, folder)
         log = _open_log(folder, history) if rank == 0 else None
         off = rank > 0 or not progress
         bar = tqdm(desc="train", total=config.steps, initial=state.step, disable=off)

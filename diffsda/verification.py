@@ -91,7 +91,7 @@ def _directions(
         )
     return nn.functional.normalize(codes, dim=1), owner, recordings
 
-
+# %% ../nbs/14_verification.ipynb #1b968c5c
 class _Pairs(NamedTuple):
     "All unordered pairs of recordings, the most alike first."
 

@@ -456,7 +456,7 @@ EVIL = (
 def file_names(rng, folder):
     "Names of files, columns, things, labels and classes that would be a script in a page are text in a report."
     evil = str(rng.choice(EVIL))
-    frame = people(4, 8).rename(columns={"a": f"a {evil}"})
+    frame = people(8, 8).rename(columns={"a": f"a {evil}"})
     frame["who"] = frame["who"] + evil
     frame[f"kind {evil}"] = [f"{'xy'[i // 8 % 2]} {evil}" for i in range(len(frame))]
     source = folder / f"{evil.replace('/', '')}.csv"
