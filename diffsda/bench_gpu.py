@@ -293,7 +293,7 @@ def shown(row: GpuRow) -> str:
 def main(
     path="results/gpu.json",
     seconds: float = 130.0,  # for all rows together
-    only: str = "",  # words; a row whose preset, kind or formulation holds one is measured; empty: all
+    only: str = "",  # words; a row whose preset, kind or formulation holds one is measured, none that holds one after a minus; empty: all
     price: float = 3.0,  # of an hour of the machine, in whatever currency
     peak: float = PEAK,
     device: str = "cuda",
@@ -316,7 +316,9 @@ def main(
         for name in ROUND
     }
     for name, what, how in PLAN:
-        if only and not any(word in (name, what) or word in how.split() for word in only.split()):
+        words, of_row = only.split(), (name, what, *how.split())
+        asked = [word for word in words if not word.startswith("-")]
+        if (asked and not {*asked} & {*of_row}) or {*words} & {f"-{word}" for word in of_row}:
             continue
         bench, start, key = benches[name], perf_counter(), (name, what, how, machine)
         try:

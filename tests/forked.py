@@ -44,7 +44,8 @@ class Forked:
     def __init__(self, command: list, *, cwd=None, env=None, **_):
         arguments = command[command.index("-m") + 2 :]  # after "-m ipykernel_launcher"
         where, env = str(cwd or Path.cwd()), dict(os.environ if env is None else env)
-        self.process = forks().Process(target=kernel, args=(arguments, where, env), daemon=True)
+        env["JPY_PARENT_PID"] = str(os.getpid())  # a kernel whose tests were killed ends by itself
+        self.process = forks().Process(target=kernel, args=(arguments, where, env))
         self.process.start()
         self.pid = self.process.pid
         # Jupyter stops the kernel's group, which must not be that of the tests
