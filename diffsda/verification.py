@@ -125,7 +125,8 @@ class _Pairs(NamedTuple):
 
 # %% ../nbs/14_verification.ipynb #daac5cff
 MANY = 3000  # recordings whose pairs are no longer held all at once
-ROWS, BINS = 256, 2**16  # recordings beside all others at once; of the distances
+ROWS = 256  # recordings beside all others at once
+BINS = 2**16  # of the distances
 
 
 def _blocks(unit: Tensor, owner: Tensor):

@@ -1,5 +1,6 @@
 """A small share of the torture (`make torture`): each case once, by numbers of its own, and the runner tells what goes wrong."""
 
+import faulthandler
 import os
 import time
 
@@ -40,13 +41,17 @@ def test_what_fails_hangs_or_crashes_is_told():
     def fails(rng, folder):
         raise AssertionError(f"number {rng.integers(10)}")
 
+    def crashes(rng, folder):
+        faulthandler.disable()  # which would tell at length where
+        os.abort()
+
     def lacks(rng, folder):
         raise Missing("a moon")
 
     assert torture.run_case(fails, (1, 2)) == torture.run_case(fails, (1, 2))
     assert "number" in torture.run_case(fails, (1, 2)).wrong
     assert "hangs" in torture.run_case(lambda rng, folder: time.sleep(60), 0, limit=0.2).wrong
-    assert "crashed" in torture.run_case(lambda rng, folder: os.abort(), 0).wrong
+    assert "crashed" in torture.run_case(crashes, 0).wrong
     assert torture.run_case(lambda rng, folder: None, 0) == ("", 1, "")
     assert torture.run_case(lambda rng, folder: 7, 0).tried == 7
     assert torture.run_case(lacks, 0) == ("", 0, "a moon")
