@@ -13,8 +13,7 @@ from diffsda.disentangler import Disentangler
 
 SLOW = {  # cases that take longer than all others together, and those that other tests do in their way
     "kills": ("kill_training", "kill_prior", "kill_distillation", "kill_fit"),  # test_training
-    "inputs": ("input_shell",),  # it asks for commands at random; test_commands asks for each
-    "files": ("file_training", "file_names"),
+    "files": ("file_training",),
     "places": ("odd_path", "decimal_commas", "full_disk", "read_only", "two_processes"),
 }
 

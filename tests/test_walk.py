@@ -9,7 +9,7 @@ pytestmark = pytest.mark.skipif(bool(walk.missing()), reason=walk.missing())
 MOVES = """%matplotlib inline
 from diffsda.viz import slider
 fig = slider(lambda ax, value: print("drawn", value), [1, 2, 3], "level")"""
-SHORT = ["02_precond"]
+SHORT = ["02_precond", "05_data"]
 
 
 @pytest.fixture(scope="module")

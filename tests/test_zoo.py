@@ -58,8 +58,8 @@ def test_a_shipped_model_has_a_score_of_its_card(name):
     told, model = card(name), pretrained(name)
     train, test = sequences_of(name)
     spread = lambda data, n: data[torch.linspace(0, len(data) - 1, min(n, len(data))).long()]
-    judge = train_judge(spread(train, 1000), TrainConfig(150, 32, lr=3e-3, warmup=20))
-    pairs = torch.randint(len(test), (2, 120), generator=torch.Generator().manual_seed(0))
+    judge = train_judge(spread(train, 1000), TrainConfig(300, 32, lr=3e-3, warmup=20))
+    pairs = torch.randint(len(test), (2, 160), generator=torch.Generator().manual_seed(0))
     a, b = test[pairs[0]], test[pairs[1]]  # of all voices
     found = who_carries(judge, model.swap(a, b, "random", **told["sampling"]), a, b)
     real, compared = judged(judge, a), 0

@@ -465,9 +465,13 @@ def input_shell(rng, folder):
     people().to_csv("table.csv", index=False)
     pd.DataFrame({"name": KINDS.keys(), "kind": KINDS.values()}).to_csv("labels.csv", index=False)
     complete().save("model")
-    time.sleep = lambda seconds: (_ for _ in ()).throw(
-        KeyboardInterrupt
-    )  # who serves, ends at once
+    nap = time.sleep
+
+    def interrupted(seconds):
+        nap(1)  # a server that is stopped while it starts complains at length
+        raise KeyboardInterrupt
+
+    time.sleep = interrupted
     names = [name for name in COMMANDS if name not in SELDOM]
     for i in range(12):
         name = str(rng.choice(names if i % 6 else SELDOM))
