@@ -135,8 +135,9 @@ class Bench:
     def model(self) -> DiffSDA:
         "A fresh model of the preset, on its device."
         torch.manual_seed(0)
+        frame = self.data(1).frame
         with self.device:
-            return build(self.preset, self.data(1).frame)
+            return build(self.preset, frame)
 
     def data(self, count: int) -> Sequences:
         return made_up(self.name, count=count)
@@ -197,7 +198,7 @@ class Bench:
             return None
 
     def training(self, how: str) -> GpuRow:
-        "A training in one formulation: plain fp32, ours bf16, ours bf16 compiled, ours bf16 channels last."
+        "A training in one formulation: plain fp32, or ours in bf16; that also recorded, compiled or channels last."
         work = self.work
         self.begin()
         model = self.model()
@@ -211,7 +212,8 @@ class Bench:
             raise RuntimeError("no compiler works here")
         if "channels last" in how:
             model = model.to(memory_format=torch.channels_last)
-        config = replace(self.preset.config, compile="compiled" in how, precision="bf16")
+        kinds = {"compile": "compiled" in how, "graph": "recorded" in how, "precision": "bf16"}
+        config = replace(self.preset.config, **kinds)
         data = self.data(2 * self.batch)
         seconds = pace(model, loss_of(self.preset), data, config, self.limit)
         return self.row("training", how, seconds, work)
@@ -261,6 +263,7 @@ def waits_per_step(bench: Bench) -> GpuRow:
 PLAN = [(name, what, how) for name in ROUND for what, how in (
     ("training", "ours bf16"), ("training", "plain fp32"), ("sampling", "ours bf16"), ("sampling", "plain fp32"),
 )]  # fmt: skip
+PLAN += [(name, "training", "ours bf16, recorded") for name in ROUND]
 PLAN += [("mug", "waits", "ours bf16"), ("physionet_a", "waits", "ours bf16")]
 PLAN += [("mug", "training", "ours bf16, channels last")]
 PLAN += [
