@@ -30,6 +30,7 @@ from .frames import check_sizes
 from .judges import in_batches, label_of
 from .loss import LossSum
 from .model import DiffSDA
+from .probes import spread
 from .sets import Preset, build, loss_of
 
 # %% ../nbs/46_methods.ipynb #6180d38d
@@ -511,7 +512,7 @@ class PrincipalCodes(MeanFrame):
         super().fit(data)
         shared, own = self.parts(data)
         for axes, x in ((self.static, shared), (self.dynamic, own[data.frame_mask])):
-            x = x[:: max(1, len(x) // 20_000)]
+            x = x[spread(len(x), 20_000)]
             some = min(len(axes), *x.shape)  # where there are fewer components the rest stay 0
             found = PCA(some, random_state=0).fit(x.numpy()).components_
             axes[:some].copy_(torch.as_tensor(found))

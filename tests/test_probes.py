@@ -200,3 +200,16 @@ def test_scores_of_codes_need_two_labels(plain):
     codes = Factors(torch.randn(600, 2), plain.x)
     with pytest.raises(ValueError, match="two labels"):
         code_scores(codes, one, codes, one)
+
+
+def test_rows_of_a_large_table_are_of_all_frames():
+    "A label that is one class in every first frame, as a bounce is, was taken for one that never changes."
+    n, V = 1000, 8
+    moved = (torch.arange(V) > 0).long().expand(n, V)
+    d = moved[..., None] + 0.1 * torch.randn(n, V, 1)
+    data = Sequences(
+        torch.zeros(n, V, 1), None, None, {"who": torch.arange(n) % 2}, {"moved": moved}
+    )
+    table = CodeTable.per_frame(Factors(torch.randn(n, 2), d), data)
+    _, y = table.known("moved", most=1000)
+    assert 0.8 < y.mean() < 0.95 and len(y) == 1000
