@@ -321,34 +321,43 @@ def write_checkpoint(
     name: str,  # several states live in one folder under different names
     facts: dict,  # what JSON can hold
     tensors: dict,  # name -> tensor
+    modules: dict | None = None,  # name -> Rebuildable kept with them, which `load_module` finds
 ):
-    "Writes `name.json` and the tensors it names, atomically; then removes what earlier writes left behind."
+    "Writes `name.json` and the tensors and modules it names, atomically; then removes what earlier writes left behind."
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    content = dump_tensors({k: v.detach().contiguous().cpu().clone() for k, v in tensors.items()})
-    weights = f"{name}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
-    facts = {"format": FORMAT, "weights": weights} | facts
-    facts = json.dumps(facts | {"checksum": _checksum(facts)}, indent=2).encode()
-    _replace(folder / weights, content)
-    _replace(folder / f"{name}.json", facts)
-    # older weights of this name, and unfinished files of a process that was killed while it wrote
-    ours = rf"{re.escape(name)}-[0-9a-f]{{16}}\.safetensors"
-    left = re.compile(rf"{ours}|\.({ours}|{re.escape(name)}\.json)\.\d+")
+
+    def head(name: str, facts: dict, tensors: dict) -> dict:
+        tensors = {k: v.detach().contiguous().cpu().clone() for k, v in tensors.items()}
+        content = dump_tensors(tensors)
+        weights = f"{name}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+        facts = {"format": FORMAT, "weights": weights} | facts
+        facts |= {"checksum": _checksum(facts)}
+        _replace(folder / weights, content)
+        return facts
+
+    own = {k: head(k, *_told(module)) for k, module in (modules or {}).items()}
+    facts = head(name, facts if modules is None else facts | {"modules": own}, tensors)
+    for k, told in {name: facts, **own}.items():  # the first one decides what the folder holds
+        _replace(folder / f"{k}.json", json.dumps(told, indent=2).encode())
+    # weights that no facts name any more, and unfinished files of a process that was killed while it wrote
+    named = b"".join(path.read_bytes() for path in folder.glob("*.json"))
+    names = "|".join(map(re.escape, {name, *own}))
+    ours = rf"({names})-[0-9a-f]{{16}}\.safetensors"
+    left = re.compile(rf"{ours}|\.({ours}|({names})\.json)\.\d+")
     for old in folder.iterdir():
-        if left.fullmatch(old.name) and old.name != weights:
+        if left.fullmatch(old.name) and old.name.encode() not in named:
             old.unlink(missing_ok=True)
 
 # %% ../nbs/06_blocks.ipynb #4f68c045
-def read_checkpoint(folder, name: str) -> tuple[dict, dict]:
-    "The facts and tensors of `write_checkpoint`. Raises ValueError if they are missing, damaged or foreign."
-    path = Path(folder) / f"{name}.json"
+def _facts(path: Path) -> dict:
     if not path.is_file():
         raise ValueError(
             f"no checkpoint here: {path} does not exist; is this the folder it was saved to?"
         )
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        version, weights = facts["format"], Path(facts["weights"]).name
+        version, _ = facts["format"], Path(facts["weights"])  # it names a file
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as e:
         raise ValueError(
             f"{path} is not one of our checkpoints ({type(e).__name__}: {e}); save it again"
@@ -362,17 +371,33 @@ def read_checkpoint(folder, name: str) -> tuple[dict, dict]:
         raise ValueError(
             f"{path} was altered: its content does not match its checksum; restore a copy"
         )
+    return facts
+
+
+def _tensors(path: Path, facts: dict) -> dict:
+    weights = Path(facts["weights"]).name
     if not (path.parent / weights).is_file():
         raise ValueError(f"{path} names {weights}, which is missing; copy the folder whole")
     content = (path.parent / weights).read_bytes()
-    if weights != f"{name}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors":
+    if weights != f"{path.stem}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors":
         raise ValueError(
             f"{path.parent / weights} is damaged: its content does not match its name; restore a copy"
         )
     try:
-        return facts, load_tensors(content)
+        return load_tensors(content)
     except SafetensorError as e:
         raise ValueError(f"{path.parent / weights} cannot be read: {e}") from e
+
+
+def read_checkpoint(
+    folder,
+    name: str,
+    facts: dict | None = None,  # told by the checkpoint it is kept with; None: by `name.json`
+) -> tuple[dict, dict]:
+    "The facts and tensors of `write_checkpoint`. Raises ValueError if they are missing, damaged or foreign."
+    path = Path(folder) / f"{name}.json"
+    facts = _facts(path) if facts is None else facts
+    return facts, _tensors(path, facts)
 
 # %% ../nbs/06_blocks.ipynb #2911d4e7
 def change_file(
@@ -403,16 +428,25 @@ def store_rows(
     change_file(path, with_ours)
 
 # %% ../nbs/06_blocks.ipynb #ffb05b1a
+def _told(module: Rebuildable) -> tuple[dict, dict]:  # facts and tensors of a checkpoint
+    return {"model": module.recipe()}, module.state_dict()
+
+
 def save_module(module: Rebuildable, folder, name: str = "model"):
     "Writes the module's recipe (JSON) and weights (safetensors) to a folder, atomically."
-    write_checkpoint(folder, name, {"model": module.recipe()}, module.state_dict())
+    write_checkpoint(folder, name, *_told(module))
 
 
-def load_module(folder, name: str = "model", kind: type = Rebuildable) -> Rebuildable:
+def load_module(
+    folder,
+    name: str = "model",
+    kind: type = Rebuildable,
+    facts: dict | None = None,  # as for `read_checkpoint`
+) -> Rebuildable:
     """The module saved in a folder, on the CPU, in evaluation mode.
 
     Raises ValueError if it is missing, damaged, of another version, or no `kind`."""
-    facts, tensors = read_checkpoint(folder, name)
+    facts, tensors = read_checkpoint(folder, name, facts)
     if not isinstance(facts.get("model"), dict):
         raise ValueError(f"{Path(folder) / name}.json describes no model; was it written by save?")
     try:

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .blocks import read_checkpoint, write_checkpoint
+from .blocks import load_module, read_checkpoint, write_checkpoint
 from .data import Scale, Sequences
 from .encoder import Factors
 from .explore import Directions, NamedFactors
@@ -702,7 +702,7 @@ class Disentangler:
                     f"{folder} holds a model of other data, or of another way to read them; take another folder, or delete this one"
                 )
             return  # as it is: what a finished fit left there stays
-        write_checkpoint(folder, "disentangler", facts, tensors)
+        write_checkpoint(folder, "disentangler", facts, tensors, {})
 
     def _summary(self, notes: tuple, aside: int) -> list:
         lines = [f"{len(self.lengths)} sequences to fit, {aside} kept aside", *notes]
@@ -721,9 +721,6 @@ class Disentangler:
 
     def save(self, folder):
         "Writes all of it to a folder, as JSON and safetensors, each under a checksum."
-        self.network.save(folder)
-        if self.prior is not None:
-            self.prior.save(folder)
         facts, tensors = self._own()
         facts |= {"curve": self.curve, "prior": self.prior is not None}
         if self.worth is not None:
@@ -734,7 +731,8 @@ class Disentangler:
         facts |= {"named": list(parts)}
         for i, part in enumerate(parts.values()):
             tensors |= {f"named_{i}_{code}": y for code, y in part._asdict().items()}
-        write_checkpoint(folder, "disentangler", facts, tensors)
+        modules = {"model": self.network} | ({"prior": self.prior} if self.prior else {})
+        write_checkpoint(folder, "disentangler", facts, tensors, modules)
 
     @staticmethod
     def load(
@@ -747,6 +745,10 @@ class Disentangler:
         if facts.get("kind") != kind.__name__:
             raise ValueError(
                 f"{folder} holds a model of {facts.get('kind')}, expected {kind.__name__}"
+            )
+        if facts.get("modules") == {}:
+            raise ValueError(
+                f"{folder} holds a fit that was stopped before its end; call it again with the same things, and it goes on"
             )
         try:
             return Disentangler._from_facts(folder, facts, tensors, partial(kind, **more))
@@ -764,14 +766,16 @@ class Disentangler:
         kept = facts.get("worth")
         part = lambda i: Factors(*(tensors[f"named_{i}_{code}"] for code in "sd"))
         parts = {name: part(i) for i, name in enumerate(facts.get("named", []))}
+        told = facts.get("modules")  # folders from before it knew them have a file for each
+        module = lambda name, kind: load_module(folder, name, kind, told and told[name])
         return Disentangler(
-            DiffSDA.load(folder),
+            module("model", DiffSDA),
             Scale(tensors["mean"], tensors["std"], facts["sigma_data"]),
             kind(**settings),
             facts["sampling"],
             tensors.get("lengths"),
             Factors(along("s"), along("d")) if "s_mean" in tensors else None,
-            Prior.load(folder) if facts.get("prior") else None,
+            module("prior", Prior) if facts.get("prior") else None,
             pd.DataFrame(kept["data"], kept["index"], kept["columns"]) if kept else None,
             facts.get("curve", []),
             NamedFactors(parts) if parts else None,

@@ -1,8 +1,11 @@
 """One class for all modalities: the same properties hold for every adapter, a home-made one included."""
 
 import json
+import os
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -14,8 +17,11 @@ from makers import hiss, noise_bytes, tone
 
 from diffsda import disentangler
 from diffsda.audio import Recordings, Voices
+from diffsda.blocks import read_checkpoint, write_checkpoint
 from diffsda.data import Sequences
 from diffsda.disentangler import Adapter, Disentangler, Plain, in_pieces
+from diffsda.model import DiffSDA
+from diffsda.prior import Prior
 from diffsda.sets import Preset
 from diffsda.tables import Tables, example_table
 from diffsda.training import TrainConfig
@@ -317,6 +323,14 @@ def test_things_of_another_modality_are_refused(kind):
 # ---- kept in a folder
 
 
+@pytest.fixture(scope="module")
+def two_models():
+    "Two models of other weights, scales and directions."
+    kind = make("plain")
+    other = replace(kind, many=kind.many[1:])
+    return fit(kind, prior=True), fit(other, prior=True)
+
+
 def test_what_is_saved_gives_the_same_bits(kind, tmp_path):
     kind.model.save(tmp_path)
     more = {"vocoder": hum} if isinstance(kind.adapter, Voices) else {}
@@ -361,7 +375,9 @@ def altered(tree, path, leaf):
 def test_an_altered_number_is_refused(kind, tmp_path):
     kind.model.save(tmp_path)
     files = sorted(tmp_path.glob("*.json"))
-    assert [file.stem for file in files] == ["disentangler", "model", "prior"]
+    whole = lambda folder: Disentangler.load(folder, type(kind.adapter))
+    loaded = {"disentangler": whole, "model": DiffSDA.load, "prior": Prior.load}
+    assert [file.stem for file in files] == list(loaded)
     for file in files:
         content = file.read_text()
         tree = json.loads(content)
@@ -374,11 +390,11 @@ def test_an_altered_number_is_refused(kind, tmp_path):
                     )
                 )
                 with pytest.raises(ValueError, match=f"{file.name} was altered"):
-                    Disentangler.load(tmp_path, type(kind.adapter))
+                    loaded[file.stem](tmp_path)
                 changes += 1
         assert changes > 0
         file.write_text(json.dumps(tree))  # laid out in another way, it says the same
-        Disentangler.load(tmp_path, type(kind.adapter))
+        loaded[file.stem](tmp_path)
 
 
 def test_a_folder_belongs_to_one_source(kind, tmp_path):
@@ -397,6 +413,99 @@ def test_a_prior_goes_when_another_model_is_saved_over_it(tmp_path):
     fit(kind, prior=True).save(tmp_path)
     fit(kind).save(tmp_path)
     assert Disentangler.load(tmp_path, Plain).prior is None
+
+
+def save_as_before(model, folder):
+    "As folders were written when each module had a file of its own, and nothing named them all."
+    model.save(folder)
+    facts, tensors = read_checkpoint(folder, "disentangler")
+    own = {k: v for k, v in facts.items() if k not in ("modules", "weights")}
+    write_checkpoint(folder, "disentangler", own, tensors)
+
+
+class Killed(BaseException):
+    """As good as a kill: nothing of ours catches it."""
+
+
+def killed_at(moment, call):
+    "Whether the process died: it does instead of its n-th change of a file, and changes nothing afterwards."
+    made = []
+
+    def deadly(change):
+        def once(*args, **options):
+            made.append(change)
+            if len(made) >= moment:
+                raise Killed
+            return change(*args, **options)
+
+        return once
+
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in ((os, "fsync"), (os, "replace"), (Path, "unlink")):
+            patch.setattr(owner, name, deadly(getattr(owner, name)))
+        try:
+            call()
+        except Killed:
+            return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "before, priors",
+    [
+        (Disentangler.save, (True, False)),
+        (Disentangler.save, (False, True)),
+        (save_as_before, (True, True)),
+    ],
+)
+def test_a_save_that_is_killed_never_mixes_two_models(
+    two_models, tmp_path, before, priors, monkeypatch
+):
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # this is about the order, and quicker
+    old, new = (m if p else replace(m, prior=None) for m, p in zip(two_models, priors))
+    told = lambda model: [
+        *model.network.state_dict().values(),
+        *(model.prior.state_dict().values() if model.prior else ()),
+        model.scale.mean,
+        model.directions.s.axes,
+    ]
+    alike = lambda a, b: len(a) == len(b) and all(map(torch.equal, a, b))
+    found, died, moment = set(), True, 0
+    while died:
+        moment += 1
+        folder = tmp_path / str(moment)
+        before(old, folder)
+        died = killed_at(moment, lambda: new.save(folder))  # noqa: B023
+        again = told(Disentangler.load(folder, Plain))
+        which = [alike(again, told(model)) for model in (old, new)]
+        assert any(which), f"killed at change {moment}: a mixture"
+        assert not (found == {1} and which[0]), "it went back to the old one"
+        found = {which.index(True)}
+        alone = list(DiffSDA.load(folder).state_dict().values())
+        assert any(alike(alone, list(m.network.state_dict().values())) for m in (old, new))
+        new.save(folder)
+        assert alike(told(Disentangler.load(folder, Plain)), told(new))
+        kinds = ["disentangler", "model"] + ["prior"] * any(priors)
+        assert len(list(folder.iterdir())) == 2 * len(kinds), "leftovers"
+    assert found == {1} and moment > 12
+
+
+def test_a_network_saved_alone_leaves_the_model_it_came_from(two_models, tmp_path):
+    old, new = two_models
+    old.save(tmp_path)
+    new.network.save(tmp_path)
+    same = lambda a, b: all(map(torch.equal, a.state_dict().values(), b.state_dict().values()))
+    assert same(Disentangler.load(tmp_path, Plain).network, old.network)
+    assert same(DiffSDA.load(tmp_path), new.network)
+
+
+def test_a_fit_that_was_stopped_is_no_model_of_another(two_models, tmp_path):
+    two_models[0].network.save(tmp_path)  # lay there before
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(disentangler, "fit_network", Mock(side_effect=Killed))
+        fit(make("plain"), folder=tmp_path)
+    with pytest.raises(ValueError, match="stopped before its end; call it again"):
+        Disentangler.load(tmp_path, Plain)
 
 
 def test_nothing_is_written_for_a_fit_that_cannot_be(kind, tmp_path):
