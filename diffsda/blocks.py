@@ -6,7 +6,7 @@
 __all__ = ['FORMAT', 'SigmaEmbedding', 'ScaleShift', 'modulate', 'group_norm', 'starts_at_zero', 'SelfAttention', 'MadeAgain',
            'made_again', 'Dropout', 'LayerNorm', 'compiler_works', 'compiled', 'activated', 'ResidualBlock', 'Extra',
            'Rebuildable', 'write_checkpoint', 'read_checkpoint', 'change_file', 'store_rows', 'save_module',
-           'load_module']
+           'load_module', 'obeys_progress', 'progress_bar']
 
 # %% ../nbs/06_blocks.ipynb #952782b3
 import glob
@@ -19,6 +19,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import cache, partial, wraps
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import Tensor, nn
+from tqdm import tqdm
 
 # %% ../nbs/06_blocks.ipynb #f4e83520
 class SigmaEmbedding(nn.Module):
@@ -460,3 +462,25 @@ def load_module(
     except RuntimeError as e:
         raise ValueError(f"the weights in {folder} do not fit their recipe: {e}") from e
     return module.eval()
+
+# %% ../nbs/06_blocks.ipynb #bars
+_shown = ContextVar("bars are shown", default=True)
+
+
+def obeys_progress(operation: Callable) -> Callable:
+    "The operation, inside which no bar is shown if it is called with `progress=False`."
+
+    @wraps(operation)
+    def obedient(*args, **options):
+        before = _shown.set(_shown.get() and options.get("progress", True))
+        try:
+            return operation(*args, **options)
+        finally:
+            _shown.reset(before)
+
+    return obedient
+
+
+def progress_bar(*args, disable: bool = False, **options) -> tqdm:  # arguments of tqdm
+    "A bar, if bars are shown here."
+    return tqdm(*args, disable=disable or not _shown.get(), **options)

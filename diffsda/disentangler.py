@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .blocks import load_module, read_checkpoint, write_checkpoint
+from .blocks import load_module, obeys_progress, read_checkpoint, write_checkpoint
 from .data import Scale, Sequences
 from .encoder import Factors
 from .explore import Directions, NamedFactors
@@ -641,6 +641,7 @@ class Disentangler:
         d = [codes[:length] for codes, length in zip(d, lengths.tolist())]
         return self.decode(Factors(s, d), like, seed, **sampling)
 
+    @obeys_progress
     def distil(
         self,
         things,  # to take codes from: those of the training, or others like them
@@ -653,6 +654,7 @@ class Disentangler:
         options = {"sampling": self.sampling} | options
         return replace(self, network=self.network.distil(data, steps, **options))
 
+    @obeys_progress
     def fit_prior(self, things, config: TrainConfig = PRIOR, **options):
         "Nothing; afterwards `sample` draws things like these. `options` are those of `train`: folder, progress."
         self._fit_prior(self.scale.apply(self.adapter.pieces(things).data), config, **options)
@@ -782,6 +784,7 @@ class Disentangler:
         )
 
     @staticmethod
+    @obeys_progress
     def fit(
         source,
         adapter: Adapter,

@@ -12,9 +12,8 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from .blocks import Rebuildable
+from .blocks import Rebuildable, obeys_progress, progress_bar
 from .encoder import Factors
 from .frames import check_sizes
 from .loss import LossSum
@@ -71,7 +70,7 @@ class Lessons:
         epochs = -(-count // len(data))
         rows = torch.cat([torch.randperm(len(data), generator=g) for _ in range(epochs)])[:count]
         parts = []
-        for part in tqdm(rows.split(256), "lessons", leave=False, delay=2):
+        for part in progress_bar(rows.split(256), "lessons", leave=False, delay=2):
             batch = data[part]
             codes = between(teacher.encode(batch).map(Tensor.cpu), g)
             noise = torch.randn(batch.x.shape, generator=g)
@@ -103,6 +102,7 @@ def distil_loss(
 DISTIL = TrainConfig(steps=2000, batch=64, lr=2e-3, warmup=30, ema=0.99)
 
 
+@obeys_progress
 def distilled(
     model: DiffSDA,
     data,  # normalised sequences to take codes from: len(data), data[rows]

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from .blocks import Rebuildable, compiled, load_module, save_module
+from .blocks import Rebuildable, compiled, load_module, progress_bar, save_module
 from .data import Sequences
 from .encoder import Factors, SequenceEncoder
 from .frames import MLPDecoder, MLPEncoder, UNetDecoder, UNetEncoder
@@ -45,7 +44,7 @@ def in_batches(
     count = len(data[0].s) if isinstance(data[0], Factors) else len(data[0])
     rows = lambda y, part: y.map(lambda z: z[part]) if isinstance(y, Factors) else y[part]
     parts = []
-    for start in tqdm(range(0, count, size), desc=desc, leave=False, delay=2):
+    for start in progress_bar(range(0, count, size), desc=desc, leave=False, delay=2):
         parts.append(operation(*(rows(y, slice(start, start + size)) for y in data)))
     return type(parts[0]).cat(parts)
 

@@ -28,9 +28,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
-from tqdm import tqdm
 
-from .blocks import compiled, read_checkpoint, write_checkpoint
+from .blocks import compiled, obeys_progress, progress_bar, read_checkpoint, write_checkpoint
 
 # %% ../nbs/10_training.ipynb #ff5f04b1
 @dataclass(frozen=True)
@@ -556,6 +555,7 @@ def _leave(caught: list, step: int):
     raise SystemExit(128 + signal.SIGTERM)
 
 # %% ../nbs/10_training.ipynb #78e78d22
+@obeys_progress
 def train(
     model: nn.Module,  # trained in place, on its device; a method `at` of a module is told the share behind it
     loss: Callable,  # (model, batch) -> LossSum
@@ -577,8 +577,8 @@ def train(
         parts = world * config.accumulate
         state, history = _begin(model, loss, data, config, parts, folder)
         log = _open_log(folder, history) if rank == 0 else None
-        off = rank > 0 or not progress
-        bar = tqdm(desc="train", total=config.steps, initial=state.step, disable=off)
+        about = {"total": config.steps, "initial": state.step, "disable": rank > 0}
+        bar = progress_bar(desc="train", **about)
         start = perf_counter()
         model.train()
         with (

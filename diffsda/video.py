@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from .blocks import progress_bar
 from .data import Scale, Sequences, draw_strings
 from .disentangler import Adapter, Excerpt, Pieces, cuts, in_pieces
 from .sets import Preset, open_prepared
@@ -115,7 +115,7 @@ class Clips:
     def reduced(self, size: int) -> "Clips":
         "The same clips, their frames `size` pixels a side, each the mean of those it covers; held in memory."
         made = np.empty((*self.frames.shape[:2], size, size), np.uint8)
-        for start in tqdm(range(0, len(made), 1024), "reducing frames", delay=2):
+        for start in progress_bar(range(0, len(made), 1024), "reducing frames", delay=2):
             part = torch.from_numpy(np.array(self.frames[start : start + 1024])).float()
             part = torch.nn.functional.interpolate(part, (size, size), mode="area")
             made[start : start + 1024] = part.round().byte().numpy()

@@ -17,9 +17,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from .blocks import read_checkpoint, write_checkpoint
+from .blocks import obeys_progress, progress_bar, read_checkpoint, write_checkpoint
 from .data import Sequences
 from .disentangler import Disentangler
 from .loss import LossSum
@@ -126,7 +125,7 @@ class FirstStage:
     def _each(self, operation, x: Tensor) -> Tensor:
         weight, parts = next(self.autoencoder.parameters()), []
         with evaluating(self.autoencoder):
-            for part in tqdm(x.split(self.batch), "first stage", leave=False, delay=2):
+            for part in progress_bar(x.split(self.batch), "first stage", leave=False, delay=2):
                 parts.append(operation(part.to(weight)).float().cpu())
         return torch.cat(parts)
 
@@ -232,6 +231,7 @@ def _begun(folder: Path, facts: dict) -> int:  # frames that are done
     return told["done"]
 
 
+@obeys_progress
 def encode_clips(
     clips: Clips,  # of bytes
     stage: FirstStage,
@@ -258,7 +258,7 @@ def encode_clips(
         latents = np.load(path, mmap_mode="r+")
     else:
         latents = np.lib.format.open_memmap(path, "w+", dtype, shape)
-    with tqdm(total=count, initial=done, desc="latents", unit="frame", disable=not progress) as bar:
+    with progress_bar(total=count, initial=done, desc="latents", unit="frame") as bar:
         for start in range(done, count, block):
             part = stage.encode(torch.from_numpy(np.array(clips.frames[start : start + block])))
             part = part.to(getattr(torch, facts["dtype"]))

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from makers import hiss, noise_bytes, tone
+from tqdm import tqdm
 
 from diffsda import disentangler
 from diffsda.audio import Recordings, Voices
@@ -318,6 +319,32 @@ def test_things_of_another_modality_are_refused(kind):
             for thing in (stranger.one, stranger.many):
                 with pytest.raises(ValueError):
                     kind.model.encode(thing)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    "Bars that show at once what they would only show after seconds."
+    real = tqdm.__init__
+    at_once = lambda bar, *args, delay=0, **more: real(bar, *args, **more)
+    monkeypatch.setattr(tqdm, "__init__", at_once)
+
+
+def test_whoever_wants_no_bar_sees_none(two_models, impatient, tmp_path, capfd):
+    kind, model = make("films"), replace(two_models[0])
+    kind.many = replace(kind.many, frames=kind.many.frames.repeat(2, 2).repeat(2, 3))
+    kind.adapter = replace(kind.adapter, size=16)  # frames are reduced first
+    kind.preset = replace(kind.preset, config=TrainConfig(1, 4))
+    things = make("plain").many
+    quick = {"config": TrainConfig(1, 4), "progress": False}
+    lessons = {"sampling": {"steps": 2}, "lessons": 3, "config": TrainConfig(1, 2)}
+    fit(kind, prior=True, folder=tmp_path)
+    model.fit_prior(things, **quick)
+    model.distil(things, 1, **lessons, progress=False)
+    assert capfd.readouterr().err == ""
+    model.fit_prior(things, **quick | {"progress": True})  # bars are shown again
+    model.distil(things, 1, **lessons)
+    shown = capfd.readouterr().err
+    assert all(bar in shown for bar in ("train", "encode", "lessons"))
 
 
 # ---- kept in a folder
