@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from .blocks import load_module, obeys_progress, read_checkpoint, write_checkpoint
-from .data import Scale, Sequences
+from .data import Packed, Scale, Sequences
 from .encoder import Factors
 from .explore import Directions, NamedFactors
 from .model import DiffSDA
@@ -335,9 +335,17 @@ class Part:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def _picked(self, rows) -> Tensor:
+        return torch.tensor(self.rows)[rows].reshape(-1)
+
     def __getitem__(self, rows) -> Sequences:
-        picked = torch.tensor(self.rows)[rows].reshape(-1)
-        return self.scale.apply(self.data[picked])
+        return self.scale.apply(self.data[self._picked(rows)])
+
+    @property
+    def packed(self) -> Callable | None:
+        "That of the data, if they have one, and the scale where it arrives."
+        packed = getattr(self.data, "packed", None)
+        return packed and (lambda rows: Packed(packed(self._picked(rows)), self.scale.apply))
 
 
 def _spread(rows: list, most: int) -> list:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .blocks import progress_bar
-from .data import Scale, Sequences, draw_strings
+from .data import Packed, Scale, Sequences, carry, draw_strings
 from .disentangler import Adapter, Excerpt, Pieces, cuts, in_pieces
 from .sets import Preset, open_prepared
 from .training import TrainConfig
@@ -356,7 +356,8 @@ class Windows:
         every: int | None = 1,  # frames between windows; None: one for each clip, at its start
         rows: np.ndarray | None = None,  # clips to take windows of; None: all
         scale: Scale | None = None,  # of the training windows; None: raw values
-        augment: Callable | None = None,  # (n, V, C, H, W) in 0..1 to the same, for training
+        augment: Callable
+        | None = None,  # (n, V, C, H, W) in 0..1, on the device that trains, to the same
     ):
         if min(V, stride, every or 1) < 1:
             raise ValueError(f"V, stride and every must be at least 1, got {V}, {stride}, {every}")
@@ -390,16 +391,27 @@ class Windows:
         return self.clips.rate
 
     def __getitem__(self, rows) -> Sequences:  # x (B, V, C, H, W)
+        return self.packed(rows).to("cpu")
+
+    def packed(self, rows) -> Packed:
+        "What `.to(device)` makes these windows of there: frames as they are stored, cut without a random number."
         index = torch.arange(len(self))[rows].reshape(-1).numpy()
         at = self.first[index, None] + self.stride[index, None] * np.arange(self.V)
         frames = torch.from_numpy(np.asarray(self.clips.frames[at]))
-        x = frames.float().div_(255) if frames.dtype == torch.uint8 else frames.float()
-        if self.augment is not None:
-            x = self.augment(x)
         owner = torch.from_numpy(self.owner[index])
         static = {k: y[owner] for k, y in self.clips.static.items()}
         dynamic = {k: y[torch.from_numpy(at)] for k, y in self.clips.dynamic.items()}
-        data = Sequences(x, static=static, dynamic=dynamic, classes=self.clips.classes)
+        checked = frames[..., :1, :1, :1] if frames.dtype == torch.uint8 else frames
+        labels = {"static": static, "dynamic": dynamic, "classes": self.clips.classes}
+        data = Sequences(checked.float(), **labels)  # any byte will do
+        object.__setattr__(data, "x", frames)
+        return Packed(data, self._unpacked)
+
+    def _unpacked(self, data: Sequences) -> Sequences:
+        x = data.x.float().div_(255) if data.x.dtype == torch.uint8 else data.x.float()
+        if self.augment is not None:
+            x = carry(self.augment(x), x.device)
+        object.__setattr__(data, "x", x)
         return data if self.scale is None else self.scale.apply(data)
 
     def fit_scale(self, most: int = 500) -> "Windows":
@@ -442,7 +454,7 @@ def flips_and_jitter(x: Tensor) -> Tensor:  # (n, V, 3, H, W) in 0..1
     "Each clip mirrored or not, forwards or backwards, and its colours moved by up to a tenth (paper, TaiChi-HD)."
     from torchvision.transforms.v2 import ColorJitter
 
-    mirrored, backwards = torch.rand(2, len(x), 1, 1, 1, 1) < 0.5
+    mirrored, backwards = carry(torch.rand(2, len(x), 1, 1, 1, 1) < 0.5, x.device)
     x = torch.where(mirrored, x.flip(-1), x)
     x = torch.where(backwards, x.flip(1), x)
     jitter = ColorJitter(0.1, 0.1, 0.1, 0.1)

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import threading
 import warnings
 from fractions import Fraction
 
@@ -15,10 +16,12 @@ from makers import noise_bytes as noise
 from makers import write_film, write_images
 from PIL import Image
 
-from diffsda import video
+from diffsda import training, video
 from diffsda.data import Scale, Sequences
-from diffsda.disentangler import Disentangler
+from diffsda.disentangler import Disentangler, Part
+from diffsda.loss import LossSum
 from diffsda.model import DiffSDA
+from diffsda.training import TrainConfig, train
 from diffsda.video import (
     Clips,
     Films,
@@ -275,6 +278,65 @@ class TestWindows:
         mapped = np.load(tmp_path / "frames.npy", mmap_mode="r")
         a, b = (Windows(Clips(f, [0, 9, 20]), V=3, stride=2)[[0, 7]].x for f in (mapped, frames))
         assert torch.equal(a, b)
+
+    @pytest.mark.parametrize("kind", ["plain", "scaled", "augmented", "part", "latents"])
+    def test_what_travels_as_bytes_arrives_as_the_same_floats(self, kind):
+        frames = noise(20, 3, 4, 4)
+        if kind == "latents":
+            frames = (frames / 255).astype(np.float16)
+        labels = {"static": {"who": [1, 0]}, "dynamic": {"deed": list(range(20))}}
+        clips = Clips(frames, [0, 9, 20], **labels)
+        how = {"augment": flips_and_jitter} if kind == "augmented" else {}
+        data = windows = Windows(clips, V=3, stride=2, **how)
+        if kind == "scaled":
+            data = windows.fit_scale()
+        if kind == "part":
+            data = Part(windows, [5, 0, 7, 2], Scale.fit(windows[:]))
+        rows = torch.tensor([3, 0, 1])
+        before = torch.get_rng_state()
+        packed = data.packed(rows)
+        assert torch.equal(before, torch.get_rng_state()), "a random number was drawn"
+        kept = packed.kept.kept if kind == "part" else packed.kept
+        assert kept.x.dtype == (torch.float16 if kind == "latents" else torch.uint8)
+        made = packed.to("cpu")
+        torch.set_rng_state(before)
+        plain = Windows(clips, V=3, stride=2)[data._picked(rows) if kind == "part" else rows]
+        assert torch.equal(plain.static["who"], made.static["who"])
+        assert torch.equal(plain.dynamic["deed"], made.dynamic["deed"])
+        x = torch.from_numpy(frames.astype(np.float32))[plain.dynamic["deed"]]
+        x = x if kind == "latents" else x / 255
+        if kind == "augmented":
+            x = flips_and_jitter(x)
+        if kind in ("scaled", "part"):
+            x = (x - data.scale.mean) / data.scale.std * 0.5
+        torch.set_rng_state(before)
+        assert torch.equal(made.x, x) and torch.equal(data[rows].x, x)
+        assert made.scale is getattr(data, "scale", None) and made.complete
+
+    @pytest.mark.parametrize("augment", [None, flips_and_jitter])
+    def test_nobody_waits_for_a_batch_and_it_is_made_on_the_device(self, augment):
+        windows = Windows(Clips(noise(20, 3, 8, 8), [0, 9, 20]), V=3, augment=augment).fit_scale()
+        made = windows.packed([0, 4]).to("meta")  # where nobody can look at a number
+        assert made.x.is_meta and made.x.is_floating_point() and made.x.shape == (2, 3, 3, 8, 8)
+
+    @pytest.mark.parametrize("augment", [None, flips_and_jitter])
+    def test_a_training_that_cuts_ahead_sees_the_same_batches(self, augment, monkeypatch):
+        windows = Windows(Clips(noise(30, 3, 8, 8), [0, 14, 30]), V=3, augment=augment).fit_scale()
+        seen, cutters = [], set()
+        cut = Windows.packed
+        told = lambda data, rows: cutters.add(threading.current_thread()) or cut(data, rows)
+        monkeypatch.setattr(Windows, "packed", told)
+
+        def loss(model, batch):
+            seen.append(batch.x)
+            return LossSum(model.weight.square().sum(), torch.tensor(1.0))
+
+        for ahead in (False, True):
+            monkeypatch.setattr(training, "_runs_ahead", lambda device: ahead)  # noqa: B023
+            cutters.clear()
+            train(torch.nn.Linear(1, 1), loss, windows, TrainConfig(3, 4), progress=False)
+            assert (cutters == {threading.main_thread()}) is not ahead
+        assert len(seen) == 6 and all(map(torch.equal, seen[:3], seen[3:]))
 
     @pytest.mark.parametrize("change", [{"V": 0}, {"stride": 0}, {"every": -1}])
     def test_refuses_sizes_below_one(self, change):
