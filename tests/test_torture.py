@@ -63,3 +63,13 @@ def test_memory_that_grows_is_noticed():
         long.check_steady([10**8 + 10**6 * i for i in range(20)], 2000, (4, 4))
     with pytest.raises(AssertionError, match="stayed open"):
         long.check_steady(level, 2000, (4, 9))
+
+
+def test_a_batch_that_is_kept_is_noticed_and_nothing_else_is():
+    encode = "network, rng = small(), np.random.default_rng(1); encode = lambda: network.encode(some(rng))"
+    keep = "kept = []; keep = lambda: kept.append(some(rng))"
+    ended = long.apart(
+        f"{encode}; repeated(encode, 20); print('steady'); {keep}; repeated(keep, 20)"
+    )
+    assert ended.stdout == "steady\n", ended.stderr
+    assert "bytes a step" in ended.stderr

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -51,19 +52,53 @@ def steady_training(rng, folder):
     return STEPS
 
 
-def steady_encodings(rng, folder):
-    "Hundreds of encodings and swaps of things of all lengths."
-    model, sizes, before = complete(), [], open_files()
-    network = small()
-    for i in range(ENCODINGS):
-        n, V = int(rng.integers(1, 9)), int(rng.integers(1, 30))
-        network.encode(Sequences(torch.randn(n, V, *SEQUENCES.frame)))
+# oneDNN keeps the kernels of the last 1,024 shapes it has met, and the C library a heap for each thread: whoever works on things of
+# ever new shapes grows by them, for hours. Only a process that begins so can be told to keep none; what still grows in it is ours.
+KEEPS_NOTHING = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "0", "MALLOC_ARENA_MAX": "1"}
+
+
+def some(rng) -> Sequences:
+    "A batch of any size and length."
+    n, V = int(rng.integers(1, 257)), int(rng.integers(1, 30))
+    return Sequences(torch.randn(n, V, *SEQUENCES.frame))
+
+
+def repeated(work: Callable, count: int):
+    "Nothing; raises AssertionError if memory grows while `work` is done so often."
+    sizes, before = [], open_files()
+    for i in range(count):
+        work()
+        if i % max(1, count // 20) == 0:
+            sizes.append(resident())
+    check_steady(sizes, count, (before, open_files()))
+
+
+def encodings(seed: int, count: int):
+    "Encodings and swaps of things of all lengths."
+    torch.set_num_threads(1)
+    rng, model, network = np.random.default_rng(seed), complete(), small()
+
+    def once():
+        network.encode(some(rng))
         table = people(int(rng.integers(1, 6)), int(rng.integers(8, 20)))
         model.encode(table)
         model.swap(table, table, steps=2)
-        if i % max(1, ENCODINGS // 20) == 0:
-            sizes.append(resident())
-    check_steady(sizes, ENCODINGS, (before, open_files()))
+
+    repeated(once, count)
+
+
+def apart(code: str) -> subprocess.CompletedProcess:
+    "What became of a line of Python that knows this module, in a process that keeps nothing but what we keep."
+    code = f"from torments.long import *; {code}"
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    around = os.environ | KEEPS_NOTHING | {"PYTHONPATH": path}
+    return subprocess.run([sys.executable, "-c", code], env=around, capture_output=True, text=True)
+
+
+def steady_encodings(rng, folder):
+    "Hundreds of encodings and swaps of things of all lengths."
+    ended = apart(f"encodings({int(rng.integers(10**6))}, {ENCODINGS})")
+    assert ended.returncode == 0, ended.stderr
     return ENCODINGS
 
 
