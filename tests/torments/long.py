@@ -65,6 +65,8 @@ def some(rng) -> Sequences:
 
 def repeated(work: Callable, count: int):
     "Nothing; raises AssertionError if memory grows while `work` is done so often."
+    gc.collect()
+    gc.freeze()  # to look for rubbish among all that was imported would take longer than the work
     sizes, before = [], open_files()
     for i in range(count):
         work()
