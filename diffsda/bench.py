@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from .audio import Chunks, LogMel, Recordings
-from .blocks import ResidualBlock, SelfAttention
+from .blocks import ResidualBlock, SelfAttention, change_file
 from .data import Scale, Sequences, toy_splits
 from .encoder import Factors
 from .frames import MLPDecoder, MLPEncoder, UNet, UNetDecoder, UNetEncoder
@@ -889,8 +889,6 @@ def main(path="results/bench.json", rounds: int = 3, only: str = ""):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     wanted = lambda name: not only or any(word in name for word in only.split())
-    kept = Path(path).read_text() if Path(path).exists() else "[]"
-    written = {row["name"]: row for row in json.loads(kept)}
     machine = {"hardware": f"{platform.machine()}, one core", "command": "make bench"}
 
     failed = []
@@ -898,8 +896,13 @@ def main(path="results/bench.json", rounds: int = 3, only: str = ""):
     def report(row: Row):
         if missed(row):
             failed.append(f"{row.name}: {row.ratio:.2f}, must {row.must:g}")
-        written[row.name] = asdict(row) | machine
-        Path(path).write_text(json.dumps(list(written.values()), indent=1) + "\n")
+
+        def with_row(text: str) -> str:
+            rows = {other["name"]: other for other in json.loads(text or "[]")}
+            rows[row.name] = asdict(row) | machine
+            return json.dumps(list(rows.values()), indent=1) + "\n"
+
+        change_file(path, with_row)
         must, aim = (f"{n:g}" if n else "-" for n in (row.must, row.aim))
         print(
             f"{row.name:56} {row.ratio:8.2f} (lower quartile {row.lower_quartile:.2f}, must {must}, "

@@ -16,6 +16,7 @@ from torch import nn
 
 from diffsda import bench, bench_gpu, training
 from diffsda import model as diffsda_model
+from diffsda.blocks import change_file
 from diffsda.data import Sequences
 from diffsda.model import DiffSDA, denoising_loss
 from diffsda.verification import verification_eer
@@ -305,6 +306,7 @@ def test_a_stopped_run_keeps_what_it_measured_and_the_rows_of_before(only, tmp_p
     def peak(name, must, aim):
         if name == "taichi":
             raise KeyboardInterrupt
+        change_file(table, lambda text: text.replace("}]", '}, {"name": "of others", "ratio": 3}]'))
         return bench.Row(f"peak {name}", 0.5, 0.5, must, aim, 1, "float32", 1.0, 2.0, 0.0)
 
     def stop(*arguments):
@@ -317,6 +319,7 @@ def test_a_stopped_run_keeps_what_it_measured_and_the_rows_of_before(only, tmp_p
         bench.main(table, only=only)
     ratios = {row["name"]: row["ratio"] for row in json.loads(table.read_text())}
     assert ratios["peak mug"] == 0.5 and ratios["of before"] == 2
+    assert ratios["of others"] == 3, "a row that another run added meanwhile is lost"
     assert ("peak etth1" in ratios) == (not only)
 
 
