@@ -230,9 +230,8 @@ class _State:
         self.about, self.look_of_data = {}, []
         self.device = next(model.parameters()).device
         self.ahead = _runs_ahead(self.device)
-        kind = {"fused": True} if self.ahead else {"foreach": True}
         self.optimiser = torch.optim.AdamW(
-            model.parameters(), config.lr, weight_decay=config.weight_decay, **kind
+            model.parameters(), config.lr, weight_decay=config.weight_decay, fused=True
         )
         self.ema = AveragedModel(model) if config.ema else None
         self.window = self.numbers(0.0, 0.0)  # loss and count since the last record
