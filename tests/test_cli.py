@@ -13,6 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from diffsda import cli
 
+pytestmark = pytest.mark.usefixtures("forked_kernels")
 FORM = 'data = "bump"  # one of: bump, rotor\nsteps = 4  # training steps\nfast = True'
 FIGURE = """import matplotlib.pyplot as plt
 plt.plot([0, 1]);"""
