@@ -880,6 +880,12 @@ def rows_of_sampling(name: str, report: Callable, rounds: int):
     if torch.cpu._is_avx512_bf16_supported():
         report(multistep_row(name, model, data, 5.0, None, bf16=True, **few))
 
+# %% ../nbs/60_bench.ipynb #bench-with-row
+def _with_row(row: dict, text: str) -> str:
+    "A table of results, as JSON, with this row in the place of the one of its name."
+    rows = {other["name"]: other for other in json.loads(text or "[]")}
+    return json.dumps(list((rows | {row["name"]: row}).values()), indent=1) + "\n"
+
 # %% ../nbs/60_bench.ipynb #2037a7b9
 def main(path="results/bench.json", rounds: int = 3, only: str = ""):
     """Measures every row, or those whose names hold a word of `only`; prints and writes each as it is measured. Other rows stay.
@@ -896,13 +902,7 @@ def main(path="results/bench.json", rounds: int = 3, only: str = ""):
     def report(row: Row):
         if missed(row):
             failed.append(f"{row.name}: {row.ratio:.2f}, must {row.must:g}")
-
-        def with_row(text: str) -> str:
-            rows = {other["name"]: other for other in json.loads(text or "[]")}
-            rows[row.name] = asdict(row) | machine
-            return json.dumps(list(rows.values()), indent=1) + "\n"
-
-        change_file(path, with_row)
+        change_file(path, partial(_with_row, asdict(row) | machine))
         must, aim = (f"{n:g}" if n else "-" for n in (row.must, row.aim))
         print(
             f"{row.name:56} {row.ratio:8.2f} (lower quartile {row.lower_quartile:.2f}, must {must}, "

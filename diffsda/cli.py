@@ -79,8 +79,9 @@ def check_parameters(
     """Nothing, if the notebook can take these values.
 
     Raises ValueError if it declares no such name, lists no such value, or has another kind of default."""
-    from diffsda.sets import nearest
-
+    nearest = lambda *words: import_tool("diffsda.sets").nearest(
+        *words
+    )  # imports torch: only to say what is wrong
     declared = parameters_of(notebook)
     for name, value in parameters.items():
         if name not in declared:

@@ -102,7 +102,7 @@ class Sequences:
         if empty.any():
             raise ValueError(f"sequence {int(empty.nonzero()[0])} has no observed value; drop it")
         x = torch.where(self.mask, self.x, 0.0)
-        if not torch.isfinite(x).all():
+        if not torch.stack(x.aminmax()).isfinite().all():  # NaN is the extreme of anything
             raise ValueError(
                 "x holds NaN or infinite values that are not marked missing; pass observed=x.isfinite()"
             )
@@ -183,7 +183,7 @@ class Sequences:
             object.__setattr__(new, name, joined)
         return new
 
-
+# %% ../nbs/05_data.ipynb #packed
 @dataclass(frozen=True, eq=False)
 class Packed:
     "Sequences as they travel, and what they become where they arrive."
@@ -216,14 +216,18 @@ class Scale:
             raise ValueError(f"axes {axes} must be axes of a frame, whose shape is {data.frame}")
         keep = {a % len(data.frame) for a in axes}
         over = [0, 1] + [i + 2 for i in range(len(data.frame)) if i not in keep]
-        mask = data.mask.expand_as(data.x)
-        count = mask.sum(over, keepdim=True)
+        # a few sequences at a time: sums in double precision of a whole set would fill the memory
+        parts = list(zip(data.x.split(64), data.mask.expand_as(data.x).split(64)))
+        total = lambda value: sum(
+            value(x.double(), seen).sum(over, keepdim=True) for x, seen in parts
+        )
+        count = total(lambda x, seen: seen)
         if (count == 0).any():
             raise ValueError(
                 f"feature {(count == 0).flatten().nonzero()[0].item()} is never observed; drop it"
             )
-        mean = (data.x.double() * mask).sum(over, keepdim=True) / count
-        std = (((data.x - mean) * mask) ** 2).sum(over, keepdim=True).div(count).sqrt()
+        mean = total(lambda x, seen: x * seen) / count
+        std = total(lambda x, seen: ((x - mean) * seen) ** 2).div(count).sqrt()
         dead = std <= 1e-8 * mean.abs().clamp(min=1e-8)
         if dead.any():
             where = dead.flatten().nonzero()[0].item()
@@ -247,7 +251,7 @@ class Scale:
                 "does not fit; fit it on data of the same kind"
             )
         new = data._each(lambda y: y)
-        x = (data.x - mean) / std * self.sigma_data
+        x = (data.x - mean).div_(std).mul_(self.sigma_data)
         object.__setattr__(new, "x", torch.where(data.mask, x, 0.0))
         object.__setattr__(new, "scale", self)
         return new

@@ -639,6 +639,7 @@ class Method:
         Callable | None
     )  # (preset, data) -> (model, batch) -> LossSum; None: it has `fit`, and no steps
     source: str = ""  # where the equations are from
+    exact: bool = False  # trained in float32: what it decides by does not bear rounding
 
 
 _counted = lambda loss: (
@@ -656,7 +657,7 @@ METHODS = {
     "C-DSVAE": Method(_vae(OneReader), _counted(cdsvae_loss), "arXiv 2110.12091"),
     "SPYL": Method(_vae(SPYL), _counted(spyl_loss), "arXiv 2305.15924"),
     "DBSE": Method(_vae(DBSE), _plain(dbse_loss), "arXiv 2406.18131"),
-    "SKD": Method(_skd, _plain(skd_loss), "arXiv 2303.17264"),
+    "SKD": Method(_skd, _plain(skd_loss), "arXiv 2303.17264", exact=True),
     "supervised": Method(_supervised, _plain(supervised_loss)),
     "PCA": Method(lambda p, data: lambda _: PrincipalCodes(data[:1].frame, p.s_dim, p.d_dim), None),
     "random codes": Method(
@@ -724,6 +725,8 @@ def fit_method(
         return make_method(name, preset, data).fit(few), []
     make = lambda preset, frame: make_method(name, preset, data)
     loss = METHODS[name].loss(preset, data) if name in METHODS else None
+    if name in METHODS and METHODS[name].exact:
+        preset = replace(preset, config=replace(preset.config, precision="fp32"))
     return fit_network(data, preset, make=make, loss=loss, **options)
 
 

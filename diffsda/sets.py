@@ -163,6 +163,12 @@ class Preset:
         return replace(self, **RECIPES[recipe])
 
     @property
+    def recipe(self) -> str:
+        "The recipe whose numbers these are, a key of RECIPES, or `own`."
+        same = lambda recipe: all(getattr(self, k) == v for k, v in recipe.items())
+        return next((name for name, recipe in RECIPES.items() if same(recipe)), "own")
+
+    @property
     def sampling(self) -> dict:
         "How `decode` and `swap` are called."
         return {"steps": self.levels, "lowest": self.lowest}

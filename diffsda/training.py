@@ -229,11 +229,15 @@ class _State:
         self.about, self.look_of_data = {}, []
         self.device = next(model.parameters()).device
         self.ahead = _runs_ahead(self.device)
-        kind = {"fused": True} if self.ahead else {"foreach": True}
         self.optimiser = torch.optim.AdamW(
-            model.parameters(), config.lr, weight_decay=config.weight_decay, **kind
+            model.parameters(), config.lr, weight_decay=config.weight_decay, fused=True
         )
         self.ema = AveragedModel(model) if config.ema else None
+        self.buffers = list(model.buffers())  # to look for them takes as long as a small layer
+        if self.ema:
+            mean = self.ema.module
+            self.averaged = list(mean.parameters()), list(model.parameters())
+            self.followed = list(zip(mean.buffers(), self.buffers))
         self.window = self.numbers(0.0, 0.0)  # loss and count since the last record
         self.fault = self.numbers(
             -1.0, 0.0, 0.0, 0.0
@@ -254,7 +258,7 @@ class _State:
         self.window += torch.where(self.blocked, 0.0, sums[:2])
         if self.ahead:
             self.optimiser.found_inf = self.blocked.float()  # 1 keeps weights, moments and counters
-        for now, before in zip(self.model.buffers(), buffers):
+        for now, before in zip(self.buffers, buffers):
             now.copy_(torch.where(self.blocked, before, now))
         if self.ahead or not self.blocked:
             self.optimiser.step()
@@ -264,12 +268,12 @@ class _State:
 
     def _average(self):
         "Moves the running mean towards the weights; after a fault, by nothing."
-        n, mean = self.step, self.ema.module
+        n, (averaged, current) = self.step, self.averaged
         decay = min(self.config.ema, (1 + n) / (10 + n)) if n else 0.0  # short memory at first
         share = (~self.blocked).double() * (1 - decay)
-        averaged, current = list(mean.parameters()), list(self.model.parameters())
-        torch._foreach_lerp_(averaged, current, [share.to(p.dtype) for p in averaged])
-        for kept, now in zip(mean.buffers(), self.model.buffers()):
+        share = {dtype: share.to(dtype) for dtype in {p.dtype for p in averaged}}
+        torch._foreach_lerp_(averaged, current, [share[p.dtype] for p in averaged])
+        for kept, now in self.followed:
             kept.copy_(now)
         self.ema.n_averaged += ~self.blocked
 
@@ -632,6 +636,8 @@ def _updates(state: _State, loss: Callable, data, rank: int, world: int, caught:
     parameters = [p for p in model.parameters() if p.requires_grad]
     phased = [module for module in model.modules() if hasattr(module, "at")]
     own = range(rank * config.accumulate, (rank + 1) * config.accumulate)  # parts of a batch
+    # torch.manual_seed also notes, for GPUs that nobody has used yet, where it was called: slow in a notebook
+    seed_noise = torch.default_generator.manual_seed if device.type == "cpu" else torch.manual_seed
 
     def both(batch) -> Tensor:
         "Both passes of a part of a batch: its loss and its count; its gradients are added to those that are there."
@@ -651,7 +657,7 @@ def _updates(state: _State, loss: Callable, data, rank: int, world: int, caught:
     packed = getattr(data, "packed", None) if state.ahead else None
     steps = range(state.step, config.steps)
     for i, batch in zip(steps, _made_ahead(parts, steps, packed is not None)):
-        lr, buffers = state.learning_rate(i, len(data)), [b.clone() for b in model.buffers()]
+        lr, buffers = state.learning_rate(i, len(data)), [b.clone() for b in state.buffers]
         for module in phased:
             module.at(state.progress(i))
         for group in state.optimiser.param_groups:
@@ -659,7 +665,7 @@ def _updates(state: _State, loss: Callable, data, rank: int, world: int, caught:
         state.optimiser.zero_grad()
         sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, count, wishes to stop
         for part, piece in zip(own, batch):
-            torch.manual_seed(_seed(config.seed, i, part))
+            seed_noise(_seed(config.seed, i, part))
             wait = world > 1 and part != own[-1]  # gradients travel with the last part only
             with objective.no_sync() if wait else nullcontext():
                 sums[:2] += both((piece if packed else data[piece]).to(device))

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 LIBRARIES = [
     *("torch", "torchaudio", "torchvision", "matplotlib.pyplot", "pandas", "seaborn"),
-    *("sklearn.linear_model", "scipy.signal", "ipykernel.kernelapp"),
+    *("sklearn.linear_model", "scipy.signal", "ipykernel.kernelapp", "nbformat"),
 ]
 
 

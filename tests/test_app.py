@@ -6,6 +6,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from diffsda.scenes import example_clips
 from diffsda.tables import example_table
 from diffsda.vowels import vowels
 
-pytest.importorskip("gradio")
+# looked for and not imported, which takes each worker seconds, also one that has none of these tests
+pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="the page needs gradio")
 in_browser = pytest.mark.skipif(bool(walk.missing()), reason=walk.missing())
 TINY = {"steps": 5, "batch": 4, "held_out": 0, "progress": False, "hidden": 16}
 TINY |= {"enc_width": 8, "dec_width": 8}

@@ -302,7 +302,7 @@ def test_a_class_is_graded_whatever_it_hands_in(tmp_path, forked_kernels):
     course, came = tmp_path / "course", tmp_path / "submissions"
     assert main(["handout", "-o", str(course)]) == 0
     class_of(came, course)
-    assert main(["grade", str(came), "-o", str(course), "--timeout", "30"]) == 0
+    assert main(["grade", str(came), "-o", str(course), "--timeout", "10"]) == 0
     table = pd.read_csv(course / "grades.csv", keep_default_na=False)
     table = table.set_index(["student", "assignment"])
     check_points(table)

@@ -13,26 +13,31 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from diffsda import cli
 
+pytestmark = pytest.mark.usefixtures("forked_kernels")
 FORM = 'data = "bump"  # one of: bump, rotor\nsteps = 4  # training steps\nfast = True'
 FIGURE = """import matplotlib.pyplot as plt
 plt.plot([0, 1]);"""
 
 
-@pytest.fixture
-def make(tmp_path):
-    """Writes a notebook: the parameters cell, then one code cell for each source."""
+def maker(folder):
+    """What writes a notebook there: the parameters cell, then one code cell for each source."""
 
     def write(name, *sources, form=FORM, alt="A line."):
         cells = [new_markdown_cell("# A title\n\nSome prose, $x^2$ & more.")]
         cells.append(new_code_cell(form, metadata={"tags": ["parameters"]}))
         alternative = {"mystnb": {"image": {"alt": alt}}}
         cells += [new_code_cell(source, metadata=alternative) for source in sources]
-        path = tmp_path / "nbs" / name
+        path = folder / "nbs" / name
         path.parent.mkdir(exist_ok=True)
         nbformat.write(new_notebook(cells=cells), path)
         return path
 
     return write
+
+
+@pytest.fixture
+def make(tmp_path):
+    return maker(tmp_path)
 
 
 def run(notebook, tmp_path, parameters=None, **options):
@@ -137,10 +142,11 @@ def test_folder_without_notebooks(tmp_path):
         cli.notebooks_folder(tmp_path)
 
 
-@pytest.fixture
-def report(make, tmp_path):
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
     """The report of a notebook with a figure, a table, sound, an animation and things from the network."""
-    notebook = make(
+    folder = tmp_path_factory.mktemp("report")
+    notebook = maker(folder)(
         "14_show.ipynb",
         FIGURE,
         "import pandas as pd\npd.DataFrame({'loss': [0.25]})",
@@ -159,8 +165,8 @@ HTML('<link rel="stylesheet" href="https://x.org/a.css"><script src="//x.org/a.j
         "import sys\nprint('a progress bar', file=sys.stderr)\nprint('a result')",
         alt='A line from 0 to 1 & "up".',
     )
-    executed = run(notebook, tmp_path, {"steps": 7})
-    return cli.write_report(executed, tmp_path / "report.html").read_text(encoding="utf-8")
+    executed = run(notebook, folder, {"steps": 7})
+    return cli.write_report(executed, folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_report_needs_nothing_but_itself(report):

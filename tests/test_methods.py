@@ -529,3 +529,13 @@ def test_a_supervised_reader_knows_its_labels():
         "way": model.dynamic.layers[0](codes.d).argmax(-1) == test.dynamic["way"],
     }
     assert all(right.float().mean() > 0.95 for right in said.values()), said
+
+
+def test_what_does_not_bear_rounding_trains_in_float32(monkeypatch):
+    "SKD's law is lost in bfloat16 and TF32."
+    asked = {}
+    keep = lambda data, preset, **_: asked.update({name: preset.config.precision}) or (None, [])
+    monkeypatch.setattr("diffsda.methods.fit_network", keep)
+    for name in ("SKD", "DSVAE"):
+        fit_method(name, sequences(), TINY)
+    assert asked == {"SKD": "fp32", "DSVAE": "auto"}

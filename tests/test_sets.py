@@ -1,6 +1,7 @@
 """Nobody is in two parts, and what stands under a set's name is whole: licence, parts, presets."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffsda import scenes, speech, timeseries
+from diffsda.encoder import RECIPES
 from diffsda.sets import Splits, by_group, get_ready, kinds_of, set_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "data_scripts"))
@@ -102,3 +104,9 @@ def test_what_is_prepared_is_left_alone_and_what_cannot_be_says_how(tmp_path):
         get_ready(["tides"], source="nowhere", root=root)
     with pytest.raises(FileNotFoundError, match="data_scripts/prepare.py winds could not .*winds"):
         get_ready(["winds"], root=root)
+
+
+def test_a_preset_names_its_recipe():
+    preset = SETS[0].preset("short")
+    assert all(preset.by(name).recipe == name for name in RECIPES)
+    assert replace(preset, d_noise=0.3).recipe == "own"

@@ -370,7 +370,7 @@ def test_tensorboard_writes_a_file(tmp_path):
 
 @pytest.fixture(params=[False, True], ids=["looks", "runs ahead"])
 def ahead(request, monkeypatch):
-    """With True, a CPU is taken for a device that nobody waits for: fused steps, batches made in a thread, few looks."""
+    """With True, a CPU is taken for a device that nobody waits for: batches made in a thread, few looks."""
     monkeypatch.setattr(training, "_runs_ahead", lambda device: request.param)
     return request.param
 
@@ -466,7 +466,7 @@ def test_records_are_the_same_however_rarely_is_looked(monkeypatch):
         config = replace(BRIEF, steps=9, log_every=4, ema=0.5, accumulate=2)
         runs.append(quiet(small(**RECIPE), denoising_loss, ragged(), config))
     for one, other in zip(*runs):
-        for name in ("step", "loss", "lr", "grad_norm"):  # the fused step rounds otherwise
+        for name in ("step", "loss", "lr", "grad_norm"):
             assert math.isclose(one[name], other[name], rel_tol=1e-4)
 
 
