@@ -581,8 +581,7 @@ def train(
         parts = world * config.accumulate
         state, history = _begin(model, loss, data, config, parts, folder)
         log = _open_log(folder, history) if rank == 0 else None
-        about = {"total": config.steps, "initial": state.step, "disable": rank > 0}
-        bar = progress_bar(desc="train", **about)
+        bar = progress_bar(None, "train", config.steps, initial=state.step, disable=rank > 0)
         start = perf_counter()
         model.train()
         with (

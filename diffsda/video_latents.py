@@ -254,10 +254,7 @@ def encode_clips(
     facts = {"stage": stage.fingerprint, "set of clips": _digest(clips)}
     facts |= {"dtype": np.dtype(dtype).name, "block": block}
     done, path = _begun(folder, facts), folder / "frames.npy"
-    if done:
-        latents = np.load(path, mmap_mode="r+")
-    else:
-        latents = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    latents = np.lib.format.open_memmap(path, "r+" if done else "w+", dtype, shape)
     with progress_bar(total=count, initial=done, desc="latents", unit="frame") as bar:
         for start in range(done, count, block):
             part = stage.encode(torch.from_numpy(np.array(clips.frames[start : start + block])))
