@@ -25,7 +25,7 @@ from .data import Sequences
 from .disentangler import Adapter, Pieces, in_pieces
 from .sets import Preset, nearest
 from .training import TrainConfig
-from .viz import STYLE, still
+from .viz import PALETTE, STYLE, still
 
 # %% ../nbs/41_tables.ipynb #f0b1247b
 STATIONS = {  # mean flow (L/s) and pressure at rest (bar)
@@ -525,30 +525,28 @@ class Tables(Layout, Adapter):
         columns = list(self.values[:3])
         every = pd.concat([table[columns] for table in things.values()])
         edge = 0.05 * (every.max() - every.min()) + 1e-9
-        made = {}
+        with plt.rc_context(STYLE):
+            size = (2.6, 0.5 + 0.8 * len(columns))
+            fig, axes = plt.subplots(len(columns), figsize=size, sharex=True, squeeze=False)
+        for ax, name in zip(axes[:, 0], columns):
+            ax.set_ylabel(name, fontsize="small")
+        axis, made = axes[-1, 0].xaxis, {}
+        more = f"the first 3 of {len(self.values)} columns" if len(self.values) > 3 else "columns"
         for title, table in things.items():
-            with plt.rc_context(STYLE):
-                fig, axes = plt.subplots(
-                    len(columns),
-                    figsize=(2.6, 0.5 + 0.8 * len(columns)),
-                    sharex=True,
-                    squeeze=False,
-                )
             dated = self.time in table and pd.api.types.is_datetime64_any_dtype(table[self.time])
             x = table[self.time] if self.time in table else range(len(table))
             for ax, name in zip(axes[:, 0], columns):
-                ax.plot(x, table[name], lw=1)
+                for line in ax.lines:
+                    line.remove()
+                ax.relim()
+                ax.plot(x, table[name], lw=1, color=PALETTE[0])
+                ax.autoscale_view(scaley=False)
                 if every[name].notna().any():  # else there is nothing to see in this column
                     ax.set_ylim(every[name].min() - edge[name], every[name].max() + edge[name])
-                ax.set_ylabel(name, fontsize="small")
-            axis = axes[-1, 0].xaxis
             if dated:
-                axis.set_major_locator(mdates.AutoDateLocator(maxticks=4))
+                axis.set_major_locator(mdates.AutoDateLocator(minticks=2, maxticks=4))
                 axis.set_major_formatter(mdates.ConciseDateFormatter(axis.get_major_locator()))
-            more = (
-                f"the first 3 of {len(self.values)} columns" if len(self.values) > 3 else "columns"
-            )
-            made[title] = still(
-                fig, f"{title}: {more} {', '.join(columns)} over {len(table)} steps"
-            )
+            alt = f"{title}: {more} {', '.join(columns)} over {len(table)} steps"
+            made[title] = still(fig, alt)
+            fig.set_layout_engine("none")  # all have their panels where the first has them
         return made
