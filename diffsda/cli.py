@@ -79,9 +79,8 @@ def check_parameters(
     """Nothing, if the notebook can take these values.
 
     Raises ValueError if it declares no such name, lists no such value, or has another kind of default."""
-    nearest = lambda *words: import_tool("diffsda.sets").nearest(
-        *words
-    )  # imports torch: only to say what is wrong
+    # imports torch, so only to say what is wrong
+    nearest = lambda *words: import_tool("diffsda.sets").nearest(*words)
     declared = parameters_of(notebook)
     for name, value in parameters.items():
         if name not in declared:

@@ -54,6 +54,7 @@ def sampling_sweep(
     judge: Judge,  # of the labels of `data`
     pairs: tuple = LOWEST,  # number of levels and lowest level, each to be tried
     seed: int = 0,  # of the noise, which is the same for all
+    guidance: float = 1.0,  # as in DiffSDA.decode
 ) -> pd.DataFrame:  # a row a pair; columns calls, error, static, dynamic, frechet
     """What number and lowest level of the sampler's noise levels do: error, labels and sharpness.
 
@@ -67,7 +68,7 @@ def sampling_sweep(
     noise = torch.randn(data.x.shape, generator=torch.Generator().manual_seed(seed))
     real, rows = judge.features(data), {}
     for levels, lowest in pairs:
-        how = {"steps": levels, "lowest": lowest}
+        how = {"steps": levels, "lowest": lowest, "guidance": guidance}
         made = model.reconstruct(data, noise, **how)
         carried = who_carries(
             judge, model.swap(statics, dynamics, noise[half:], **how), statics, dynamics
@@ -77,7 +78,7 @@ def sampling_sweep(
             for kind in ("static", "dynamic")
         }
         rows[levels, lowest] = {
-            "calls": 2 * levels - 1,
+            "calls": (2 * levels - 1) * (1 if guidance == 1 else 2),
             "error": (made.x - data.x)[mask].square().mean().item(),
             **worst,
             "frechet": frechet_distance(real, judge.features(made)),

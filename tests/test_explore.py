@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from diffsda.data import Sequences, toy_splits
+from diffsda.encoder import RECIPES
 from diffsda.explore import (
     Directions,
     reconstruction_errors,
@@ -98,3 +99,18 @@ def test_a_sweep_of_the_sampler_measures_each_pair_on_the_same_noise():
     assert abs(table.error.iloc[0] - (again - data.x).square().mean().item()) < 1e-6
     with pytest.raises(ValueError, match="even number"):
         sampling_sweep(model, data[:5], judge)
+
+
+def test_a_sweep_follows_d_as_much_as_it_is_asked_to(data):
+    torch.manual_seed(0)
+    sizes = {"hidden": 8, "enc_width": 16, "dec_width": 16, "embedding": 16}
+    model = DiffSDA.mlp(data.frame, 4, 2, **sizes, **RECIPES["static first"])
+    for p in model.decoder.parameters():
+        torch.nn.init.normal_(p, std=0.1)  # an untrained decoder does not listen to its factors
+    judge = train_judge(data, TrainConfig(3, 8, warmup=1))
+    once, twice = (sampling_sweep(model, data, judge, ((3, 2.0),), 0, w) for w in (1.0, 2.0))
+    assert (once.calls.item(), twice.calls.item()) == (5, 10)  # d or not is asked at each level
+    noise = torch.randn(data.x.shape, generator=torch.Generator().manual_seed(0))
+    again = model.reconstruct(data, noise, steps=3, lowest=2.0, guidance=2.0).x
+    error = (again - data.x).square().mean().item()
+    assert abs(twice.error.item() - error) < 1e-6 and abs(once.error.item() - error) > 1e-6
