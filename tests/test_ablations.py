@@ -11,13 +11,9 @@ import diffsda.ablations as ablations
 from diffsda.ablations import (
     PRIORS,
     RECIPES_OF,
-    TOY,
-    Case,
     Change,
     ablations_of,
     add_run,
-    as_heard,
-    case_of,
     cut_windows,
     fit_changed,
     judged_drawn,
@@ -26,7 +22,6 @@ from diffsda.ablations import (
     once,
     prior_of,
     read_rows,
-    with_classes,
 )
 from diffsda.blocks import Rebuildable
 from diffsda.cli import parameters_of
@@ -34,12 +29,12 @@ from diffsda.data import Sequences
 from diffsda.encoder import RECIPES, Factors
 from diffsda.judges import train_judge
 from diffsda.methods import weights
-from diffsda.sets import build
+from diffsda.sets import TOY_SHORT, Case, build
 from diffsda.training import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 FORM = "data metric value seed steps hardware protocol command recipe".split()
-TABLE = ablations_of(TOY)
+TABLE = ablations_of(TOY_SHORT)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +45,9 @@ def case():
     x = torch.randn(40, 8, 3, generator=g) + who[:, None, None]
     data = Sequences(x, static={"who": who}, dynamic={"step": torch.arange(8).repeat(40, 1) % 2})
     config = TrainConfig(1, 8, lr=1e-3, warmup=0)
-    small = replace(TOY, s_dim=4, hidden=8, enc_width=8, dec_width=8, embedding=16, config=config)
+    small = replace(
+        TOY_SHORT, s_dim=4, hidden=8, enc_width=8, dec_width=8, embedding=16, config=config
+    )
     return Case(data, data[:30], data[30:], small)
 
 
@@ -72,7 +69,9 @@ def test_every_setting_is_another_one_and_the_base_stands_in_each_ablation():
     assert set(RECIPES_OF) <= set(TABLE) and all(
         set(v) <= set(RECIPES) for v in RECIPES_OF.values()
     )
-    larger = ablations_of(replace(TOY, d_dim=5, draws=3, P_mean=0.0))  # the base of another set
+    larger = ablations_of(
+        replace(TOY_SHORT, d_dim=5, draws=3, P_mean=0.0)
+    )  # the base of another set
     assert larger["size of d"]["5"] == larger["draws"]["3"] == larger["sigma"]["0 / 1"] == Change()
 
 
@@ -139,8 +138,8 @@ def test_noise_is_drawn_as_the_setting_says(case, monkeypatch):
     monkeypatch.setattr("diffsda.model.log_normal_sigma", watch)
     model_with(case, "draws", "8")
     model_with(case, "sigma", "1.2 / 1.2")
-    assert seen[0] == ((8, 8, 8), TOY.P_mean, TOY.P_std)  # draws, batch, frames
-    assert seen[1] == ((TOY.draws, 8, 8), 1.2, 1.2)
+    assert seen[0] == ((8, 8, 8), TOY_SHORT.P_mean, TOY_SHORT.P_std)  # draws, batch, frames
+    assert seen[1] == ((TOY_SHORT.draws, 8, 8), 1.2, 1.2)
 
 
 def test_shorter_windows_read_as_many_frames_a_step(case, monkeypatch):
@@ -214,7 +213,7 @@ def test_leaks_are_found_where_they_are_and_nowhere_else():
         part.x[:, 0, 1:2] + noise(len(part), 1), part.x[:, :1, :1] + noise(len(part), 6, 1)
     )
     tight = lambda part: Factors(noise(len(part), 1), noise(len(part), 6, 1))
-    case = Case(None, data[:120], data[120:], TOY)
+    case = Case(None, data[:120], data[120:], TOY_SHORT)
     found = {
         k: linear_leaks(SimpleNamespace(encode=f), case)
         for k, f in (("leaky", leaky), ("tight", tight))
@@ -260,31 +259,6 @@ def test_a_run_that_is_stored_is_not_made_again(tmp_path):
     last = read_rows(file)[-1]
     assert set(FORM) <= set(last) and last["value"] == 0.3333
     assert {path.name for path in tmp_path.iterdir()} == {"rows.json", ".rows.json.lock"}
-
-
-def test_what_is_said_moves_even_where_a_recording_says_one_thing():
-    who, word = torch.tensor([0, 1]), torch.tensor([3, 4])
-    heard = as_heard(
-        Sequences(torch.randn(2, 5, 3), static={"who": who, "word": word, "take": who}),
-        "who",
-        "word",
-    )
-    assert set(heard.static) == {"who"} and heard.dynamic["word"].tolist() == [[3] * 5, [4] * 5]
-    strung = Sequences(
-        torch.randn(2, 5, 3), static={"who": who}, dynamic={"word": torch.arange(10).view(2, 5)}
-    )
-    assert torch.equal(as_heard(strung, "who", "word").dynamic["word"], strung.dynamic["word"])
-
-
-def test_a_toy_comes_with_its_classes_and_a_set_that_is_none_is_refused():
-    toy = case_of("rotor", rows=(50, 20))
-    assert len(toy.learnt) == 50 and len(toy.asked) == 20 and len(toy.train) == 4000
-    assert not torch.equal(toy.learnt[:20].x, toy.asked.x)
-    mixed = replace(toy.asked, static={"age": torch.rand(20), "who": torch.arange(20)})
-    assert set(with_classes(mixed, 5).static) == {"who"} and len(with_classes(mixed, 5)) == 5
-    pytest.importorskip("torchaudio")
-    with pytest.raises(ValueError, match="unknown set 'rotr'"):
-        case_of("rotr")
 
 
 @pytest.mark.parametrize(
