@@ -10,7 +10,8 @@ __all__ = ['PRESETS', 'IMAGES', 'SHAPES', 'RHO', 'STARTS', 'MUSTS', 'multiply_ad
            'spoken', 'blobs', 'learned', 'multistep_row', 'plain_frames', 'our_frames', 'front_end_row', 'plain_eer',
            'recordings', 'eer_memory', 'eer_row', 'PlainWindows', 'plain_batches', 'our_batches', 'loading_row',
            'read_images', 'read_latents', 'PlainClips', 'write_images', 'write_latents', 'clips_row', 'peak_memory',
-           'memory_row', 'start_row', 'matrix_peak', 'costs', 'rows_of_training', 'rows_of_sampling', 'main']
+           'memory_row', 'start_row', 'a_share', 'processes_row', 'matrix_peak', 'costs', 'rows_of_training',
+           'rows_of_sampling', 'main']
 
 # %% ../nbs/60_bench.ipynb #ca372cdb
 import json
@@ -47,7 +48,7 @@ from .model import DiffSDA, denoising_loss, evaluating
 from .precond import precondition
 from .sampling import karras_sigmas, sample_dpmpp_2m, sample_heun
 from .scenes import PRESETS as SCENES
-from .sets import build
+from .sets import build, loss_of
 from .speech import PRESETS as SPEECH
 from .timeseries import PRESETS as SERIES
 from .timeseries import windows
@@ -818,6 +819,43 @@ def start_row(name: str, rounds: int = 5) -> Row:
     note = "seconds; beside it with torch"
     return Row(label, ours, worst, must, None, 1, "-", plain, ours, 0.0, note)
 
+# %% ../nbs/60_bench.ipynb #bench-shared
+def a_share(name: str = "timit", steps: int = 24):
+    "What a process of torchrun does: trains on its share of each batch. The first one prints the seconds of a step and the last loss."
+    if hasattr(os, "sched_setaffinity"):  # not the one core that a bench is bound to
+        os.sched_setaffinity(0, range(os.cpu_count()))
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    batch, preset = made_up(name), PRESETS[name].by("paper")
+    config = TrainConfig(steps, batch=len(batch), log_every=1)
+    model = build(preset, batch.frame)
+    history = train(model, loss_of(preset), batch, config, progress=False)
+    if os.environ["RANK"] == "0":
+        took = float(np.median(np.diff([record["seconds"] for record in history])))
+        print(json.dumps([took, history[-1]["loss"]]))
+
+
+def processes_row(count: int = 2, rounds: int = 3) -> Row:
+    "Seconds of the clock of a training step by one process, beside several that share each batch and add gradients by gloo."
+    code = "from diffsda.bench import a_share; a_share()"
+    run = "-m torch.distributed.run --standalone --no-python --nproc-per-node".split()
+
+    def told(n: int) -> list:
+        command = [sys.executable, *run, str(n), sys.executable, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{n} processes ended with {done.returncode}: {done.stderr[-2000:]}")
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
+    pairs = np.array([(told(1), told(count)) for _ in range(rounds)])
+    (plain, ours), ends = np.median(pairs[:, :, 0], axis=0).tolist(), pairs[0, :, 1]
+    ratios = pairs[:, 0, 0] / pairs[:, 1, 0]
+    label = f"training step, timit, {count} processes beside one"
+    apart = float(abs(ends[0] - ends[1]) / ends[0])
+    low = float(np.quantile(ratios, 0.25))
+    note = "seconds of the clock; gloo, one thread each"
+    return Row(label, plain / ours, low, None, float(count), 1, "float32", plain, ours, apart, note)
+
 # %% ../nbs/60_bench.ipynb #8e6cd8cf
 def matrix_peak(repeats: int = 20) -> float:
     "Multiply-adds per second of a product of two large matrices, the best of a few."
@@ -915,6 +953,8 @@ def main(path="results/bench.json", rounds: int = 3, only: str = ""):
         report(memory_row(name, must=must, aim=aim))
     for name in STARTS if wanted("start") else ():
         report(start_row(name, rounds=rounds))
+    if wanted("processes"):
+        report(processes_row(rounds=rounds))
     if wanted("equal error rate"):
         report(eer_row(rounds=rounds))
         report(eer_row(10_000, 1000, None, rounds=rounds))

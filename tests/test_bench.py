@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import process_time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -285,6 +286,32 @@ def test_a_missed_must_ends_the_run_with_an_error(tmp_path, monkeypatch, quartil
         with pytest.raises(SystemExit, match=status):
             bench.main(path, only="mug")
     assert json.loads(path.read_text())[0]["name"] == "peak mug"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_tells_its_time_only_if_it_is_the_first(rank, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setattr(bench, "build", lambda *_: vectors())
+    monkeypatch.setattr(bench, "made_up", lambda name: Sequences(torch.randn(4, 5, 3)))
+    bench.a_share("etth1", steps=3)
+    said = capsys.readouterr().out
+    if rank:
+        assert said == ""
+    else:
+        took, loss = json.loads(said)
+        assert took > 0 and loss > 0
+
+
+def test_processes_are_compared_by_the_clock_and_by_where_they_end(monkeypatch):
+    told = iter([[1.0, 0.5], [0.6, 0.5], [1.2, 0.5], [0.6, 0.5], [1.0, 0.5], [0.5, 0.5]])
+    done = lambda *_, **__: SimpleNamespace(returncode=0, stdout=f"noise\n{next(told)}\n")
+    monkeypatch.setattr(bench.subprocess, "run", done)
+    row = bench.processes_row()
+    assert row.ratio == pytest.approx(1.0 / 0.6) and row.difference == 0
+    failed = SimpleNamespace(returncode=3, stdout="", stderr="no port")
+    monkeypatch.setattr(bench.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(RuntimeError, match="ended with 3: no port"):
+        bench.processes_row()
 
 
 def test_a_swap_row_times_63_calls_beside_one(monkeypatch):
