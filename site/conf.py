@@ -3,6 +3,8 @@
 from configparser import ConfigParser
 from pathlib import Path
 
+from sphinx import addnodes
+
 ROOT = Path(__file__).resolve().parent.parent
 facts = ConfigParser(delimiters=["="], interpolation=None)
 facts.read(ROOT / "settings.ini", encoding="utf-8")
@@ -39,3 +41,34 @@ html_copy_source = False
 # What MathJax would fetch from its own host, glyphs and spoken formulae, is served here or off.
 mathjax_path = "mathjax/tex-svg.js"
 mathjax_config_path = "mathjax.js"
+
+
+def title_alone(toc):
+    "The contents of a page without its headings: its title, and the pages that it leads to."
+    toc = toc.deepcopy()
+    if next(toc.findall(addnodes.toctree), None) is None:
+        for item in toc.children:
+            item.children[1:] = []
+    return toc
+
+
+def titles_only(app, page, template, context, doctree):
+    "The tree beside every page shows titles alone; copying all headings of all pages for each of them first was a third of the build."
+    tree, env = context.get("toctree"), app.env
+    if tree is None:
+        return
+    if not hasattr(app.builder, "title_tocs"):
+        app.builder.title_tocs = {name: title_alone(toc) for name, toc in env.tocs.items()}
+
+    def of_titles(**options):
+        whole, env.tocs = env.tocs, app.builder.title_tocs
+        try:
+            return tree(**options)
+        finally:
+            env.tocs = whole
+
+    context["toctree"] = of_titles
+
+
+def setup(app):
+    app.connect("html-page-context", titles_only, priority=100)  # before the theme draws its tree

@@ -238,7 +238,7 @@ def toc() -> str:
     ]
     groups["Look up"] = ["paper", "glossary", "data", "api/index", "cite", "changelog"]
     return "\n".join(
-        f"```{{toctree}}\n:caption: {caption}\n:maxdepth: 1\n:hidden:\n\n"
+        f"```{{toctree}}\n:caption: {caption}\n:maxdepth: 1\n:titlesonly:\n:hidden:\n\n"
         + "\n".join(pages)
         + "\n```\n"
         for caption, pages in groups.items()

@@ -219,7 +219,7 @@ def pages(
         "|---|---|",
         *rows,
         "",
-        "```{toctree}\n:hidden:\n\n" + "\n".join(made) + "\n```",
+        "```{toctree}\n:titlesonly:\n:hidden:\n\n" + "\n".join(made) + "\n```",
         "",
     ]
     return {"index": "\n".join(index)} | made
