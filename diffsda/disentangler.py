@@ -269,7 +269,7 @@ class Plain(Adapter):
         try:
             with np.load(path) as held:
                 x, lengths = (torch.from_numpy(held[name]) for name in ("x", "lengths"))
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # a spoilt file makes its reader stumble in many ways
             raise ValueError(
                 f"{path} holds no sequences ({error}); save x (n, V, *frame) and lengths (n,) as .npz"
             ) from error

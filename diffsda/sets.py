@@ -94,7 +94,7 @@ def open_prepared(
         arrays = {k: np.load(home / f"{k}.npy", mmap_mode="r") for k in facts["arrays"]}
     except FileNotFoundError as e:
         raise ValueError(f"{home} does not hold the data set {name}; {remedy}") from e
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError) as e:
+    except Exception as e:  # a spoilt file makes its reader stumble in many ways
         raise ValueError(f"{home} is damaged ({type(e).__name__}: {e}); {remedy}") from e
     lacking = [entry for entry in needs if entry not in facts]
     if lacking:

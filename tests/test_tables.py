@@ -444,3 +444,14 @@ def test_an_archive_with_any_byte_flipped_is_read_or_refused_by_name(tmp_path):
             assert "table.npz cannot be read" in str(error)
             refused += 1
     assert refused > len(content) // 20
+
+
+@pytest.mark.parametrize("spoilt", [b"(", b"}", b"\0", b"'", b"\xff"])
+def test_an_array_with_a_spoilt_header_is_refused_by_name(tmp_path, spoilt):
+    path = tmp_path / "table.npy"
+    np.save(path, np.arange(50.0))
+    content = path.read_bytes()
+    end = content.index(b"}") + 1
+    path.write_bytes(content[:end] + spoilt + content[end + 1 :])
+    with pytest.raises(ValueError, match="table.npy cannot be read"):
+        tables.read_table(path)

@@ -102,9 +102,9 @@ def run_case(case: Callable, seed: tuple, limit: float = LIMIT) -> Outcome:
         return Outcome(f"it hangs: no end after {limit:g} s")
     report.seek(0)
     said = report.read()
-    if status:
-        return Outcome(said or f"it crashed: status {status}")
     tried, _, note = said.partition(" ")
+    if status or not tried.isdigit():
+        return Outcome(said or f"it crashed: status {status}")
     return Outcome("", int(tried), note)
 
 

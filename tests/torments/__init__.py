@@ -87,12 +87,17 @@ def refused(call: Callable, *names: str, also: tuple = ()):  # words of which ea
 
 def forked(work: Callable) -> int:  # the process
     "Begins some work in a process of its own, which has its signals as a shell would give them."
+    stops = (signal.SIGINT, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)  # they wait until the new process has its own
     process = os.fork()
     if process:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
         return process
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     status = 1
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
         work()
         status = 0
     except SystemExit as error:

@@ -37,14 +37,14 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
 def armed(work: Callable, moment: str, count: int, number: int) -> Callable:
-    "The same work, killed at the `count`th call of this function of os; before fsync the file is cut to its half."
+    "The same work, killed at the `count`th call of this function of os. A process that ends at once before fsync leaves half of the file; others may still end their step."
 
     def deadly(function):
         left = iter(range(count - 1, -1, -1))
 
         def wrapped(*args, **options):
             if next(left, -1) == 0:
-                if moment == "fsync":
+                if moment == "fsync" and number == signal.SIGKILL:
                     os.ftruncate(args[0], os.fstat(args[0]).st_size // 2)
                 os.kill(os.getpid(), number)
             return function(*args, **options)
