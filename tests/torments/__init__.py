@@ -11,10 +11,12 @@ import traceback
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 from diffsda.data import Sequences, toy_splits
 from diffsda.disentangler import Disentangler
@@ -95,6 +97,7 @@ def forked(work: Callable) -> int:  # the process
         return process
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    tqdm.set_lock(RLock())  # not the one that a killed process may have taken with it
     status = 1
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
