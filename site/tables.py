@@ -52,8 +52,8 @@ def shown(value) -> str:
 
 
 def line(cells: list[str], cell: str = "td") -> str:
-    "Cells as a row of an HTML table."
-    return "<tr>" + "".join(f"<{cell}>{escape(text)}</{cell}>" for text in cells) + "</tr>"
+    "Cells as a row of an HTML table, in the form that the theme gives its own."
+    return "<tr>" + "".join(f"<{cell}><p>{escape(text)}</p></{cell}>" for text in cells) + "</tr>"
 
 
 def table(
