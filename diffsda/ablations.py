@@ -21,13 +21,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from .blocks import store_rows
+from .cases import Case
 from .data import Sequences
 from .disentangler import fit_network
 from .judges import Judge, entropies, frechet_distance, who_carries
 from .model import DiffSDA
 from .prior import Codes, MLPNetwork, Prior, SequenceNetwork, SplitNetwork, prior_loss
 from .probes import CodeTable
-from .sets import Case, Preset, build, nearest
+from .sets import Preset, build, nearest
 from .training import TrainConfig, this_device, train
 
 # %% ../nbs/48_ablations.ipynb #abl-change

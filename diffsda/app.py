@@ -40,8 +40,13 @@ class Given:
 
     @staticmethod
     def of(model: Disentangler, thing) -> "Given":
-        "A thing with its codes. Raises ValueError for what the model cannot read."
-        return Given(thing, *model.codes(thing))
+        "A thing with its codes. Raises ValueError for what the model cannot read, and for several things."
+        factors, like = model.codes(thing)
+        if len(factors.s) > 1:
+            raise ValueError(
+                f"one thing is edited at a time, got {len(factors.s)}: {', '.join(map(str, like.names))}; choose one of them"
+            )
+        return Given(thing, factors, like)
 
 
 def edited(

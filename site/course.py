@@ -33,6 +33,7 @@ PARTS = [
     (20, "Part III: sets and one door", ""),
     (22, "Part III: video", "video"),
     (29, "Part III: sound", "audio"),
+    (35, "Part III: one call, any set", "audio,video"),
     (40, "Part III: time series", ""),
     (44, "Part III: all of them", "audio,video"),
     (50, "Tools", "audio,video"),

@@ -24,12 +24,13 @@ from diffsda.ablations import (
     read_rows,
 )
 from diffsda.blocks import Rebuildable
+from diffsda.cases import TOY_SHORT, Case
 from diffsda.cli import parameters_of
 from diffsda.data import Sequences
 from diffsda.encoder import RECIPES, Factors
 from diffsda.judges import train_judge
 from diffsda.methods import weights
-from diffsda.sets import TOY_SHORT, Case, build
+from diffsda.sets import build
 from diffsda.training import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent

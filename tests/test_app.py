@@ -104,6 +104,12 @@ def test_drop_two_swap_move_a_slider_keep_and_be_told(kind, tmp_path):
     assert asked and all(one.startswith((url, "data:", "blob:")) for one in asked)
 
 
+def test_several_things_are_not_edited_at_once():
+    model, table = model_of("table"), example_table(8)
+    with pytest.raises(ValueError, match="one thing is edited at a time, got .*; choose one"):
+        app.Given.of(model, table)
+
+
 def test_page_listens_here_only_and_refuses_what_is_too_large(tmp_path):
     with app.running(model_of("table"), largest=1) as url:
         port = int(url.rpartition(":")[2])

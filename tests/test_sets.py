@@ -6,23 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffsda import scenes, speech, timeseries
-from diffsda.data import Sequences
 from diffsda.encoder import RECIPES
-from diffsda.sets import (
-    Splits,
-    as_heard,
-    by_group,
-    case_of,
-    get_ready,
-    kinds_of,
-    set_of,
-    with_classes,
-)
+from diffsda.sets import Splits, by_group, get_ready, kinds_of, set_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "data_scripts"))
 
@@ -121,28 +110,3 @@ def test_a_preset_names_its_recipe():
     preset = SETS[0].preset("short")
     assert all(preset.by(name).recipe == name for name in RECIPES)
     assert replace(preset, d_noise=0.3).recipe == "own"
-
-
-def test_what_is_said_moves_even_where_a_recording_says_one_thing():
-    who, word = torch.tensor([0, 1]), torch.tensor([3, 4])
-    heard = as_heard(
-        Sequences(torch.randn(2, 5, 3), static={"who": who, "word": word, "take": who}),
-        "who",
-        "word",
-    )
-    assert set(heard.static) == {"who"} and heard.dynamic["word"].tolist() == [[3] * 5, [4] * 5]
-    strung = Sequences(
-        torch.randn(2, 5, 3), static={"who": who}, dynamic={"word": torch.arange(10).view(2, 5)}
-    )
-    assert torch.equal(as_heard(strung, "who", "word").dynamic["word"], strung.dynamic["word"])
-
-
-def test_a_toy_comes_with_its_classes_and_a_set_that_is_none_is_refused():
-    toy = case_of("rotor", rows=(50, 20))
-    assert len(toy.learnt) == 50 and len(toy.asked) == 20 and len(toy.train) == 4000
-    assert not torch.equal(toy.learnt[:20].x, toy.asked.x)
-    mixed = replace(toy.asked, static={"age": torch.rand(20), "who": torch.arange(20)})
-    assert set(with_classes(mixed, 5).static) == {"who"} and len(with_classes(mixed, 5)) == 5
-    pytest.importorskip("torchaudio")
-    with pytest.raises(ValueError, match="unknown set 'rotr'"):
-        case_of("rotr")

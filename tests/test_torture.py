@@ -69,7 +69,7 @@ def test_a_batch_that_is_kept_is_noticed_and_nothing_else_is():
     encode = "network, rng = small(), np.random.default_rng(1); encode = lambda: network.encode(some(rng))"
     keep = "kept = []; keep = lambda: kept.append(some(rng))"
     ended = long.apart(
-        f"{encode}; repeated(encode, 20); print('steady'); {keep}; repeated(keep, 20)"
+        f"{encode}; repeated(encode, 60); print('steady'); {keep}; repeated(keep, 60)"
     )
     assert ended.stdout == "steady\n", ended.stderr
     assert "bytes a step" in ended.stderr

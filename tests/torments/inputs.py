@@ -305,7 +305,8 @@ def input_doors(rng, folder):
         of_files = {"folder", "path"} & own.keys()
         try:
             made = refused(lambda: call(**own), also=(OSError,) if of_files else ())  # noqa: B023
-            check_finite(made, told)
+            if name != "labels_of":  # it hands on what it was told, unknown labels too
+                check_finite(made, told)
         except Exception as error:
             raise AssertionError(f"{told}: {type(error).__name__}: {error}") from error
         if made is not None and "dynamic" in own and isinstance(made, pd.DataFrame):
