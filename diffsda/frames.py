@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from diffsda.blocks import (
+    Dropout,
     LayerNorm,
     Rebuildable,
     ResidualBlock,
@@ -66,7 +67,7 @@ class MLPEncoder(Rebuildable):
         sizes = [width_in] + [features + width_in] * 4
         self.linears = nn.ModuleList(nn.Linear(size, features) for size in sizes)
         self.norms = nn.ModuleList(LayerNorm(features) for _ in sizes)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         for linear in self.linears[:-1]:
             nn.init.kaiming_normal_(linear.weight)
 
@@ -108,7 +109,7 @@ class MLPDecoder(Rebuildable):
         self.by_sigma = nn.ModuleList(ScaleShift(embedding, width) for _ in sizes)
         self.by_z = nn.ModuleList(ScaleShift(embedding, width) for _ in sizes)
         self.norms = nn.ModuleList(LayerNorm(width) for _ in sizes)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.last = nn.Linear(width + size, size)
         for linear in self.linears:
             nn.init.kaiming_normal_(linear.weight)

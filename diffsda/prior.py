@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .blocks import Rebuildable, load_module, save_module
+from .blocks import Dropout, Rebuildable, load_module, save_module
 from .encoder import Factors
 from .frames import check_sizes
 from .loss import LossSum
@@ -289,7 +289,7 @@ class MLPNetwork(Rebuildable):
         self.by_level = nn.ModuleList(nn.Linear(n, width) for _ in sizes)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in sizes)
         self.last = nn.Linear(width + n, n)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, z: Factors, k: Tensor, exists: Tensor) -> Factors:
         frames = z.d.shape[1]
