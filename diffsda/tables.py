@@ -322,6 +322,11 @@ def read_table(path: str | Path):  # a data frame, an array, or a dict of arrays
         ) from error
     except Exception as error:  # a spoilt file makes its reader stumble in many ways
         raise ValueError(f"{path} cannot be read, is it whole? ({error})") from error
+    if isinstance(held, pd.DataFrame) and held.shape[1] == 1 and ";" in str(held.columns[0]):
+        raise ValueError(
+            f"{path} has one column, {held.columns[0]!r}: its values stand between semicolons; save it with commas between "
+            "values and a point in numbers, or hand over pandas.read_csv(path, sep=';', decimal=',')"
+        )
     return held
 
 # %% ../nbs/41_tables.ipynb #dc4cff66

@@ -455,3 +455,12 @@ def test_an_array_with_a_spoilt_header_is_refused_by_name(tmp_path, spoilt):
     path.write_bytes(content[:end] + spoilt + content[end + 1 :])
     with pytest.raises(ValueError, match="table.npy cannot be read"):
         tables.read_table(path)
+
+
+def test_values_between_semicolons_are_told_from_a_table_without_numbers(tmp_path):
+    path = tmp_path / "german.csv"
+    pd.DataFrame({"a": [1.5, 2.0], "b": [0.5, 1.0]}).to_csv(path, sep=";", decimal=",", index=False)
+    with pytest.raises(ValueError, match="german.csv has one column, 'a;b'.*sep=';', decimal=','"):
+        tables.read_table(path)
+    pd.DataFrame({"a": [1.5, 2.0]}).to_csv(path, index=False)
+    assert list(tables.read_table(path)["a"]) == [1.5, 2.0]
