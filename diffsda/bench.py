@@ -820,7 +820,7 @@ def start_row(name: str, rounds: int = 5) -> Row:
     return Row(label, ours, worst, must, None, 1, "-", plain, ours, 0.0, note)
 
 # %% ../nbs/60_bench.ipynb #bench-shared
-def a_share(name: str = "timit", steps: int = 24):
+def a_share(name: str = "timit", steps: int = 8):
     "What a process of torchrun does: trains on its share of each batch. The first one prints the seconds of a step and the last loss."
     if hasattr(os, "sched_setaffinity"):  # not the one core that a bench is bound to
         os.sched_setaffinity(0, range(os.cpu_count()))
