@@ -140,7 +140,7 @@ def made_again(function: Callable, *inputs: Tensor) -> Tensor:
 
 
 class Dropout(nn.Dropout):
-    "PyTorch's, with a mask that a CPU draws in a tenth of the time: 32 random bits a number, 64 drawn at once."
+    "PyTorch's, with a mask that a CPU draws sooner: 32 random bits a number, 64 drawn at once."
 
     def forward(self, h: Tensor) -> Tensor:
         if not self.training or self.p in (0, 1) or h.device.type != "cpu":
