@@ -9,6 +9,7 @@ import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import walk
 
@@ -102,6 +103,17 @@ def test_drop_two_swap_move_a_slider_keep_and_be_told(kind, tmp_path):
         told.wait_for()
         assert str(tmp_path.parent) not in told.inner_text()
     assert asked and all(one.startswith((url, "data:", "blob:")) for one in asked)
+
+
+def test_a_whole_number_moves_as_far_as_the_same_fraction():
+    model, thing = model_of("table"), example_table(1)
+    given = app.Given.of(model, thing)
+    far = 10**30  # more than an integer of PyTorch holds
+    for exact, amounts in (
+        (app.edited(model, given, given, 1.0, (1.0,), (2.0,)), (1, (1,), (2,))),
+        (app.edited(model, given, given, 1e30, (1e30,), (1e30,)), (far, (far,), (far,))),
+    ):
+        pd.testing.assert_frame_equal(exact, app.edited(model, given, given, *amounts))
 
 
 def test_several_things_are_not_edited_at_once():

@@ -60,9 +60,7 @@ def test_a_shipped_model_has_a_score_of_its_card(name):
     told, model = card(name), pretrained(name)
     train, test = sequences_of(name)
     spread = lambda data, n: data[torch.linspace(0, len(data) - 1, min(n, len(data))).long()]
-    config = TrainConfig(300, 24, lr=4e-3, warmup=20)
-    if name in speech.SETS:  # a voice is learnt sooner than a digit
-        config = TrainConfig(200, 24, lr=5e-3, warmup=20)
+    config = TrainConfig(STEPS, 24, lr=5e-3, warmup=20)
     judge = train_judge(spread(train, 1000), config)
     pairs = torch.randint(len(test), (2, 100), generator=torch.Generator().manual_seed(0))
     a, b = test[pairs[0]], test[pairs[1]]  # of all voices
