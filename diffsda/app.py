@@ -58,11 +58,11 @@ def edited(
     along_d: tuple = (),  # the same of d, in all frames alike
 ):
     "What the formula makes, in the form in which `dynamic` came; one decoding, by the model's own number of calls."
-    s, d = torch.lerp(dynamic.factors.s, static.factors.s, amount), dynamic.factors.d
+    s, d = torch.lerp(dynamic.factors.s, static.factors.s, float(amount)), dynamic.factors.d
     for i, far in enumerate(along_s):
-        s = model.directions.s.move(s, i, far)
+        s = model.directions.s.move(s, i, float(far))
     for i, far in enumerate(along_d):
-        d = [model.directions.d.move(d[0], i, far)]
+        d = [model.directions.d.move(d[0], i, float(far))]
     whose = static if amount > 0.5 else dynamic  # who it is, is told by s
     return model.decode(Factors(s, d), replace(dynamic.like, names=whose.like.names))
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import diffsda
-from diffsda import DiffSDA, pretrained, scenes, speech
-from diffsda.audio import Chunks
+from diffsda import DiffSDA, pretrained
+from diffsda.cases import case_of, known_set
 from diffsda.data import toy_splits
 from diffsda.judges import judged, train_judge, who_carries
 from diffsda.training import TrainConfig
@@ -32,38 +32,17 @@ def test_a_shipped_toy_has_a_score_of_its_card(name):
         assert abs(row.from_s - told["scores"][f"swap {row.Index} from s, 7 calls"]) < 8, row
 
 
-def sequences_of(name):
-    "What a judge learns from, and what is swapped, as the experiment chooses them; skipped where the set is not at hand."
-    modality = scenes if name in scenes.SETS else speech
-    the_set = modality.SETS[name]
-    preset = the_set.preset("short")
-    try:
-        parts = the_set.load(ROOT / "data", preset)
-    except ValueError as missing:
-        pytest.skip(str(missing))
-    if modality is scenes:
-        return parts.train, parts.test
-    corpus = speech.final(parts)
-    voices = speech.voices_of(preset, rate=corpus.train.rate)
-    learnt = Chunks(corpus.train, voices.front, voices.seconds).fit_scale()
-    who, learning, telling = corpus.test.labels["speaker"], corpus.train, corpus.test
-    if not torch.isin(who, corpus.train.labels["speaker"]).all():  # voices nobody heard in training
-        by_voice = who.argsort(stable=True)
-        learning, telling = corpus.test[by_voice[::2]], corpus.test[by_voice[1::2]]
-    cut = lambda part: Chunks(part, voices.front, voices.seconds, scale=learnt.scale)
-    return cut(learning), cut(telling)
-
-
 @pytest.mark.parametrize("name", [name for name in pretrained() if name not in TOYS])
 def test_a_shipped_model_has_a_score_of_its_card(name):
     """A swap keeps what stays and takes what moves, as often as the card says, by a judge trained here in seconds."""
+    lacking = [p for p in known_set(name).prepared if not (ROOT / "data" / p).is_dir()]
+    if lacking:
+        pytest.skip(f"data/{lacking[0]} is not there; python data_scripts/prepare.py {lacking[0]}")
     told, model = card(name), pretrained(name)
-    train, test = sequences_of(name)
-    spread = lambda data, n: data[torch.linspace(0, len(data) - 1, min(n, len(data))).long()]
-    config = TrainConfig(STEPS, 24, lr=5e-3, warmup=20)
-    judge = train_judge(spread(train, 1000), config)
-    pairs = torch.randint(len(test), (2, 100), generator=torch.Generator().manual_seed(0))
-    a, b = test[pairs[0]], test[pairs[1]]  # of all voices
+    case = case_of(name, part="test", root=ROOT)
+    judge = train_judge(case.learnt, TrainConfig(150, 24, lr=5e-3, warmup=20))
+    g = torch.Generator().manual_seed(0)
+    a, b = (case.asked[torch.randint(len(case.asked), (100,), generator=g)] for _ in "ab")
     found = who_carries(judge, model.swap(a, b, "random", **told["sampling"]), a, b)
     real, compared = judged(judge, a), 0
     for row in found.itertuples():
