@@ -6,6 +6,7 @@
 __all__ = ['DISTIL', 'between', 'Lessons', 'distil_loss', 'distilled']
 
 # %% ../nbs/35_distil.ipynb #d1570004
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -65,7 +66,16 @@ class Lessons:
         seed: int = 0,
         **sampling,  # of the teacher's `decode`: steps, lowest; EDM's 63 calls if not given
     ) -> "Lessons":
-        "Lessons that a seed decides, so that a training which was stopped finds the same ones again."
+        """Lessons that a seed decides, so that a training which was stopped finds the same ones again.
+
+        Raises ValueError for more of them than memory can hold."""
+        shape = tuple(data[:1].x.shape[1:])
+        try:
+            torch.empty(2 * count * math.prod(shape))  # noise and what is made of it
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"{count} lessons of {shape} numbers do not fit into memory; ask for fewer"
+            ) from error
         g = torch.Generator().manual_seed(seed)
         epochs = -(-count // len(data))
         rows = torch.cat([torch.randperm(len(data), generator=g) for _ in range(epochs)])[:count]

@@ -72,8 +72,8 @@ def _clips(count: int) -> Callable:
 CASES = {  # what grows -> its function, and the sizes of the kept table
     "frames of a sequence": (lambda V: _step(4, V), (8, 32, 128, 512, 2048, 4096)),
     "sequences of a batch": (lambda batch: _step(batch, 24), (8, 32, 128, 512, 2048)),
-    "recordings compared": (_recordings, (1000, 2000, 4000, 8000, 16_000)),
-    "rows of a table": (_table, (10_000, 100_000, 300_000, 1_000_000)),
+    "recordings compared": (_recordings, (1000, 4000, 16_000, 100_000)),
+    "rows of a table": (_table, (10_000, 100_000, 1_000_000, 10_000_000)),
     "clips on disk": (_clips, (100, 1000, 4000, 16_000)),
 }
 

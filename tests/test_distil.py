@@ -157,6 +157,12 @@ def test_a_student_that_cannot_learn_is_refused_before_work(steps, lessons, says
         small().distil(Sequences(torch.randn(4, 5, 2, 3)), steps, lessons=lessons, progress=False)
 
 
+@pytest.mark.parametrize("count", [10**14, 10**20])
+def test_more_lessons_than_memory_holds_are_refused_at_once(count):
+    with pytest.raises(ValueError, match=f"{count} lessons .* do not fit into memory"):
+        Lessons.of(small(), Sequences(torch.randn(4, 5, 2, 3)), count)
+
+
 def test_lessons_are_decided_by_their_seed_and_are_what_the_teacher_makes():
     model, data = small(), Sequences(torch.randn(20, 5, 2, 3))
     book, again, other = (Lessons.of(model, data, 30, seed, steps=3) for seed in (1, 1, 2))
