@@ -52,6 +52,8 @@ class Clips:
             raise ValueError(
                 f"frames must be (N, C, H, W) bytes or floats, got {frames.dtype} of shape {frames.shape}"
             )
+        if 0 in frames.shape[1:]:
+            raise ValueError(f"a frame without any pixel cannot be seen, got shape {frames.shape}")
         lengths = np.diff(starts)
         if len(starts) < 2 or starts[0] != 0 or starts[-1] != len(frames) or lengths.min() < 1:
             raise ValueError(

@@ -56,6 +56,7 @@ class TestClips:
         [
             ({"frames": noise(5, 4, 4)}, r"\(N, C, H, W\)"),
             ({"frames": noise(5, 3, 4, 4).astype(int)}, "int64"),
+            ({"frames": noise(5, 3, 4, 0)}, "without any pixel"),
             ({"starts": [0, 6]}, "number of frames"),
             ({"starts": [0, 3, 3, 5]}, "rise"),
             ({"starts": [1, 5]}, "rise from 0"),
