@@ -40,7 +40,7 @@ def test_a_shipped_model_has_a_score_of_its_card(name):
         pytest.skip(f"data/{lacking[0]} is not there; python data_scripts/prepare.py {lacking[0]}")
     told, model = card(name), pretrained(name)
     case = case_of(name, part="test", root=ROOT)
-    judge = train_judge(case.learnt, TrainConfig(150, 24, lr=5e-3, warmup=20))
+    judge = train_judge(case.learnt, TrainConfig(220, 24, lr=5e-3, warmup=20))
     g = torch.Generator().manual_seed(0)
     a, b = (case.asked[torch.randint(len(case.asked), (100,), generator=g)] for _ in "ab")
     found = who_carries(judge, model.swap(a, b, "random", **told["sampling"]), a, b)
