@@ -121,11 +121,16 @@ def find_experiment(
     name: str,  # a notebook's name, with or without its number, or a data set's
     folder: str | Path,  # folder of notebooks
 ) -> tuple[Experiment, dict[str, str]]:  # and the parameters that the name stands for
-    """The first experiment of that name, and `{"data": name}` if it is a data set's name. Raises ValueError if there is none."""
+    """The first experiment of that name, and `{"data": name}` if it is a data set's name. Raises ValueError if there is none.
+
+    A data set is first of all that of its modality's own experiments, whatever else can be asked about it."""
     known = experiments(folder)
-    for experiment in known:
-        if name in experiment.names:
-            return experiment, {"data": name} if name in experiment.data else {}
+    named = [experiment for experiment in known if name in experiment.names]
+    named.sort(
+        key=lambda one: not one.notebook.stem.endswith("_experiments")
+    )  # others stay in order
+    for experiment in named:
+        return experiment, {"data": name} if name in experiment.data else {}
     from diffsda.sets import nearest
 
     hint = nearest(name, [n for experiment in known for n in experiment.names])

@@ -137,6 +137,14 @@ def test_experiments_are_found_by_any_of_their_names(make, tmp_path):
         cli.find_experiment("lesson", folder)
 
 
+def test_a_set_is_that_of_its_own_experiments_whatever_else_asks_about_it(make, tmp_path):
+    earlier = make("35_distil.ipynb", form='data = "dale"  # one of: dale, moor')
+    own = make("42_hills_experiments.ipynb", form='data = "hill"  # one of: hill, dale')
+    found = lambda name: cli.find_experiment(name, tmp_path / "nbs")
+    assert found("dale") == (cli.Experiment(own, ("hill", "dale")), {"data": "dale"})
+    assert found("moor")[0].notebook == found("distil")[0].notebook == earlier
+
+
 def test_folder_without_notebooks(tmp_path):
     with pytest.raises(ValueError, match="--notebooks"):
         cli.notebooks_folder(tmp_path)

@@ -460,8 +460,9 @@ def test_scale_comes_from_the_training_part_alone(made, name):
 # ---- models and measures
 
 
-def test_every_set_has_its_three_presets():
-    assert set(PRESETS) == {name + kind for name in LOADERS for kind in ("", "_short", "_fast")}
+def test_every_set_has_its_three_presets_and_air_quality_a_long_one():
+    three = {name + kind for name in LOADERS for kind in ("", "_short", "_fast")}
+    assert set(PRESETS) == three | {"airquality_long"}
     sizes = lambda p: (p.s_dim, p.d_dim, p.hidden, p.enc_width, p.dec_width, p.embedding)
     for name in LOADERS:
         full, short, fast = (PRESETS[name + kind] for kind in ("", "_short", "_fast"))

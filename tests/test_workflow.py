@@ -185,9 +185,8 @@ def test_every_run_and_table_that_is_listed_can_be_called(listed, monkeypatch):
     monkeypatch.setattr(cli, "parameters_of", cache(cli.parameters_of))  # reading takes a while
     runs = [words[2:] for words in listed if words[1:2] == ["run"]]
     assert len(runs) == len(set(map(tuple, runs))) > 100
-    known = cli.experiments(ROOT / "nbs")
     for name, *words in runs:
-        experiment = next(one for one in known if name in one.names)
+        experiment, _ = cli.find_experiment(name, ROOT / "nbs")
         pairs = words[: words.index("-o")]
         assert pairs[::3] == ["-p"] * (len(pairs) // 3)
         cli.check_parameters(
