@@ -126,10 +126,9 @@ def find_experiment(
     A data set is first of all that of its modality's own experiments, whatever else can be asked about it."""
     known = experiments(folder)
     named = [experiment for experiment in known if name in experiment.names]
-    named.sort(
-        key=lambda one: not one.notebook.stem.endswith("_experiments")
-    )  # others stay in order
-    for experiment in named:
+    own = [one for one in named if one.notebook.stem.endswith("_experiments")]
+    if named:
+        experiment = (own or named)[0]
         return experiment, {"data": name} if name in experiment.data else {}
     from diffsda.sets import nearest
 
