@@ -16,7 +16,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from diffsda.blocks import change_file, store_rows
+from diffsda.blocks import change_file, store_rows, store_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = yaml.safe_load((ROOT / "workflow" / "config.yaml").read_text(encoding="utf-8"))
@@ -151,6 +151,27 @@ def test_what_a_killed_run_left_beside_its_rows_is_cleared_away(tmp_path):
     (tmp_path / ".rows.json.123").write_text("[half")
     change_file(tmp_path / "rows.json", lambda text: text + "[]")
     assert {p.name for p in tmp_path.iterdir()} == {"rows.json", ".rows.json.lock"}
+
+
+def test_runs_that_differ_in_their_seed_share_a_row(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text('[{"metric": "of another day", "value": 7}]')
+    shared = {"metric": "error", "steps": 5, "command": "run it -p seed {seed}", "paper": None}
+    row = lambda seed, value, machine="a CPU", **other: (
+        shared | {"seed": seed, "value": value, "hardware": machine} | other
+    )
+    store_runs(path, [row(0, 0.123456789), row(0, 9.0, steps=6), row(0, float("nan"), metric="no")])
+    other, first, longer = json.loads(path.read_text())
+    assert other == {"metric": "of another day", "value": 7} and "seed" not in first
+    assert first["values"] == {"0": 0.12346} and (first["std"], first["seeds"]) == (0.0, 1)
+    assert first["command"] == "run it -p seed 0" and longer["values"] == {"0": 9.0}
+    store_runs(path, [row(2, 0.3, "a GPU")])
+    store_runs(path, [row(0, 0.1), row("ada", 0.2, metric="rate")])
+    _, both, _, ada = json.loads(path.read_text())
+    assert both["values"] == {"0": 0.1, "2": 0.3} and both["hardware"] == "a CPU; a GPU"
+    assert (both["value"], both["std"], both["seeds"]) == (0.2, 0.1, 2)
+    assert both["command"] == "for seed in 0 2; do run it -p seed $seed; done"
+    assert ada["values"] == {"ada": 0.2} and ada["command"] == "run it -p seed ada"
 
 
 def test_rows_of_several_runs_are_kept_and_those_of_the_same_run_give_way(tmp_path):
