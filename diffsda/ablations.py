@@ -4,11 +4,9 @@
 
 # %% auto #0
 __all__ = ['RECIPES_OF', 'PRIORS', 'Change', 'ablations_of', 'prior_of', 'draw_from', 'cut_windows', 'fit_changed',
-           'linear_leaks', 'measured', 'judged_drawn', 'read_rows', 'rows_of', 'add_run', 'once']
+           'linear_leaks', 'measured', 'judged_drawn', 'rows_of', 'add_run', 'once']
 
 # %% ../nbs/48_ablations.ipynb #abl-export-imports
-import json
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from .blocks import store_rows
+from .blocks import read_rows, store_rows
 from .cases import Case
 from .data import Sequences
 from .disentangler import fit_network
@@ -29,7 +27,7 @@ from .model import DiffSDA
 from .prior import Codes, MLPNetwork, Prior, SequenceNetwork, SplitNetwork, prior_loss
 from .probes import CodeTable
 from .sets import Preset, build, nearest
-from .training import TrainConfig, this_device, train
+from .training import TrainConfig, this_hardware, train
 
 # %% ../nbs/48_ablations.ipynb #abl-change
 @dataclass(frozen=True)
@@ -228,14 +226,6 @@ def judged_drawn(
     return found
 
 # %% ../nbs/48_ablations.ipynb #abl-rows
-def read_rows(
-    path: str | Path,  # a file of results; it need not be there yet
-) -> list:  # of dicts
-    "The rows of a file of results."
-    path = Path(path)
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-
-
 def rows_of(
     rows: list,
     run: dict,  # what names a run, as in {"data": "bump", "seed": 0}
@@ -251,8 +241,7 @@ def add_run(
     **told,  # the same in each row: command, protocol
 ):
     "Puts a run's numbers into a file of results, in the place of older ones of the same run."
-    cpu = f"{platform.machine()} CPU, {torch.get_num_threads()} thread(s)"
-    told["hardware"] = cpu if this_device().type == "cpu" else torch.cuda.get_device_name()
+    told["hardware"] = this_hardware()
     rows = [
         run | {"metric": metric, "value": float(f"{value:.4g}"), "seeds": 1} | told
         for metric, value in numbers.items()

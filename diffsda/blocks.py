@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FORMAT', 'OF_A_RUN', 'SigmaEmbedding', 'ScaleShift', 'modulate', 'group_norm', 'starts_at_zero', 'SelfAttention',
            'MadeAgain', 'made_again', 'Dropout', 'LayerNorm', 'compiler_works', 'compiled', 'activated',
-           'ResidualBlock', 'Extra', 'Rebuildable', 'write_checkpoint', 'read_checkpoint', 'change_file', 'store_rows',
-           'store_runs', 'save_module', 'load_module', 'obeys_progress', 'progress_bar']
+           'ResidualBlock', 'Extra', 'Rebuildable', 'write_checkpoint', 'read_checkpoint', 'change_file', 'read_rows',
+           'store_rows', 'store_runs', 'gather_runs', 'save_module', 'load_module', 'obeys_progress', 'progress_bar']
 
 # %% ../nbs/06_blocks.ipynb #952782b3
 import glob
@@ -18,7 +18,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from functools import cache, partial, wraps
 from pathlib import Path
@@ -418,6 +418,14 @@ def change_file(
         _replace(path, change(text).encode())
 
 
+def read_rows(
+    path,  # a JSON file of results; it need not be there yet
+) -> list:  # of dicts
+    "The rows of a file of results."
+    path = Path(path)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
 def _change_rows(path, change: Callable):
     lines = lambda rows: "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n"
     change_file(path, lambda text: lines(change(json.loads(text or "[]"))))
@@ -471,6 +479,25 @@ def store_runs(
         return [*found.values()]
 
     _change_rows(path, with_ours)
+
+
+def gather_runs(
+    path,  # as for `store_rows`
+    files: Iterable,  # the JSON files of runs
+    rows_of: Callable,  # what a run left -> its rows, as for `store_runs`
+):
+    "Adds what runs left to a file of results; rows whose runs are not at hand stay. Raises FileNotFoundError if there are no runs."
+    files = sorted(files)
+    if not files:
+        raise FileNotFoundError(f"no runs to gather for {path}; make results makes them")
+    store_runs(
+        path,
+        [
+            row
+            for file in files
+            for row in rows_of(json.loads(Path(file).read_text(encoding="utf-8")))
+        ],
+    )
 
 # %% ../nbs/06_blocks.ipynb #ffb05b1a
 def _told(module: Rebuildable) -> tuple[dict, dict]:  # facts and tensors of a checkpoint

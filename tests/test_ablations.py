@@ -21,9 +21,8 @@ from diffsda.ablations import (
     measured,
     once,
     prior_of,
-    read_rows,
 )
-from diffsda.blocks import Rebuildable
+from diffsda.blocks import Rebuildable, read_rows
 from diffsda.cases import TOY_SHORT, Case
 from diffsda.cli import parameters_of
 from diffsda.data import Sequences
