@@ -275,9 +275,16 @@ class Rebuildable(nn.Module):
 
     def recipe(self) -> dict:
         "The class and its arguments, as JSON can hold them."
-        as_json = lambda v: (
-            v.recipe() if isinstance(v, Rebuildable) else list(v) if isinstance(v, tuple) else v
-        )
+
+        def as_json(v):
+            if isinstance(v, nn.Module) and not isinstance(v, Rebuildable):
+                raise ValueError(
+                    f"{type(v).__name__} cannot be saved: derive it from diffsda.blocks.Rebuildable instead of nn.Module"
+                )
+            return (
+                v.recipe() if isinstance(v, Rebuildable) else list(v) if isinstance(v, tuple) else v
+            )
+
         return {"class": type(self).__name__} | {k: as_json(v) for k, v in self.arguments.items()}
 
     @staticmethod

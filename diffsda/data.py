@@ -72,6 +72,11 @@ class Sequences:
         init=False
     )  # all V frames of all sequences exist; known without a look at `lengths`
 
+    @property
+    def ends(self) -> Tensor | None:  # (B,)
+        "The lengths, or None if all V frames exist: then nobody has to look at them, which a GPU would wait for."
+        return None if self.complete else self.lengths
+
     def __post_init__(self):
         _check_x(self.x)
         B, V = self.x.shape[:2]

@@ -366,8 +366,10 @@ def _check_features(data: Sequences, names: tuple):
             )
 
 # %% ../nbs/21_disentangler.ipynb #61596c9a
-def _generator(seed: int) -> torch.Generator:
-    "Random numbers that a seed decides. Raises ValueError for what cannot be one."
+def _generator(seed: int | torch.Generator) -> torch.Generator:
+    "Random numbers that a seed decides, or that go on being drawn. Raises ValueError for what cannot be a seed."
+    if isinstance(seed, torch.Generator):
+        return seed
     if not isinstance(seed, Integral) or not -(2**63) <= seed < 2**63:
         raise ValueError(f"seed must be a whole number from -2**63 to below 2**63, got {seed!r}")
     return torch.Generator().manual_seed(int(seed))
@@ -468,7 +470,7 @@ class Disentangler:
         self,
         factors: Factors,  # s (R, s_dim), d: R tensors (T, d_dim)
         like: Pieces,  # of things of these lengths
-        seed: int = 0,  # of the noise
+        seed: int | torch.Generator = 0,  # of the noise; or what draws it
         **sampling,  # of the network's `decode`, instead of the model's own: steps, lowest, guidance, solver
     ):
         "Things made from codes alone, in the form in which those of `like` came; by the student, if there is one and `sampling` is left to the model."
@@ -647,7 +649,7 @@ class Disentangler:
         wholes = [torch.zeros(length, 1) for length in lengths.tolist()]
         like = in_pieces(wholes, names=[f"sample {i}" for i in range(n)], alone=False)
         d = [codes[:length] for codes, length in zip(d, lengths.tolist())]
-        return self.decode(Factors(s, d), like, seed, **sampling)
+        return self.decode(Factors(s, d), like, g, **sampling)  # noise of its own
 
     @obeys_progress
     def distil(
@@ -818,7 +820,7 @@ class Disentangler:
         data = Part(pieces.data, first, scale)
         if isinstance(pieces.data, Sequences):
             data = data[:]
-            if data.observed is not None:
+            if data.observed is not None and preset.unet is None:
                 preset = replace(preset, mask_channel=True)
         own = Disentangler(None, scale, adapter, preset.sampling, pieces.lengths[first])
         frame = data[:1].frame

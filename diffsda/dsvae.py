@@ -18,7 +18,7 @@ from .data import Sequences
 from .encoder import Factors, run_recurrent
 from .frames import MLPEncoder, check_sizes, frame_size
 from .loss import LossSum
-from .model import as_swapped, check_donors, evaluating, in_batches
+from .model import as_swapped, at_once, check_donors, evaluating, in_batches
 
 # %% ../nbs/19_dsvae.ipynb #73e9d70d
 class Gaussian(NamedTuple):
@@ -77,6 +77,10 @@ class Codec(Rebuildable):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
+    @property
+    def frame(self) -> tuple:
+        return self.decoder.frame
+
     def read(self, batch: Sequences) -> Factors:  # a batch on the model's device
         "The factors of a batch."
         raise NotImplementedError
@@ -95,7 +99,8 @@ class Codec(Rebuildable):
             return codes.map(lambda code: code.to(data.x.device))
 
         with evaluating(self):
-            return in_batches(operation, data, desc="encode")
+            size = at_once(data.x.shape[1], data.frame)
+            return in_batches(operation, data, size=size, desc="encode")
 
     def decode(self, factors: Factors) -> Tensor:  # (B, V, *frame)
         "The mean of each frame given the factors; frames are drawn independently. Raises ValueError unless codes pair up."
@@ -109,7 +114,8 @@ class Codec(Rebuildable):
             return Sequences(x.to(factors.d.device))
 
         with evaluating(self):
-            return in_batches(operation, factors, desc="decode").x
+            size = at_once(factors.d.shape[1], self.frame)
+            return in_batches(operation, factors, size=size, desc="decode").x
 
     def reconstruct(self, data: Sequences) -> Sequences:
         "Each sequence made again from its own factors."
@@ -173,8 +179,9 @@ class DSVAE(Codec):
         self.dynamics = nn.RNN(2 * hidden, hidden, batch_first=True)
         self.to_d = nn.Linear(hidden, 2 * self.d_dim)
 
-    @staticmethod
+    @classmethod
     def mlp(
+        cls,
         frame: tuple,  # shape of one frame, data.frame
         s_dim: int,
         d_dim: int,
@@ -188,7 +195,7 @@ class DSVAE(Codec):
         "A model for frames that are vectors, with the widths of `DiffSDA.mlp`."
         frames = MLPEncoder(frame, enc_width, mask_channel=mask_channel, dropout=dropout)
         decoder = MLPMean(frame, s_dim + d_dim, dec_width, dropout)
-        return DSVAE(frames, decoder, s_dim, d_dim, hidden)
+        return cls(frames, decoder, s_dim, d_dim, hidden)
 
     def posterior(
         self,
@@ -199,15 +206,14 @@ class DSVAE(Codec):
     ]:  # of s (B, s_dim), of d (B, V, d_dim), the chosen codes
         "q(s | x), q(d | x, s) and codes chosen from them (Li & Mandt 2018, the full model)."
         features = self.frames(batch.x, batch.mask)
-        ragged = batch.lengths if batch.lengths.min() < batch.x.shape[1] else None
         with torch.autocast(batch.x.device.type, enabled=False):  # recurrences in full precision
             features = features.to(batch.x.dtype)
-            h = run_recurrent(self.static_reader, features, ragged)
+            h = run_recurrent(self.static_reader, features, batch.ends)
             last = h[torch.arange(len(h), device=h.device), batch.lengths - 1, : self.hidden]
             q_s = Gaussian.read(self.to_s(torch.cat([last, h[:, 0, self.hidden :]], dim=-1)))
             s = choose(q_s)
-            h = run_recurrent(self.dynamic_reader, Factors(s, features).per_frame(), ragged)
-            q_d = Gaussian.read(self.to_d(run_recurrent(self.dynamics, h, ragged)))
+            h = run_recurrent(self.dynamic_reader, Factors(s, features).per_frame(), batch.ends)
+            q_d = Gaussian.read(self.to_d(run_recurrent(self.dynamics, h, batch.ends)))
             return q_s, q_d, Factors(s, choose(q_d))
 
     def prior(self, d: Tensor) -> Gaussian:  # d (B, V, d_dim); (B, V, d_dim)

@@ -116,7 +116,7 @@ class DynamicChannel(Rebuildable):
 class SequenceEncoder(Rebuildable):
     """One static code per sequence and one dynamic code per frame (published model; the paper's eq. 2 with `causal`).
 
-    `frames` is any module with `frame`, `features` and `forward(x, mask) -> (B, V, features)`.
+    `frames` is any module with `frame`, `features` and `forward(x, mask) -> (B, V, features)`, a Rebuildable if it is to be saved.
     Raises ValueError for sizes below 1, a negative `d_noise`, and shares outside 0 to below 1."""
 
     def __init__(

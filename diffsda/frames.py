@@ -93,14 +93,14 @@ class MLPDecoder(Rebuildable):
     def __init__(
         self,
         frame: tuple,  # shape of one frame; it is flattened
-        z_dim: int,  # width of the factors of a frame, s_dim + d_dim
+        z_dim: int,  # width of what is told of a frame's factors: z_dim of the sequence encoder
         width: int,  # of the hidden layers (the paper's 4 x mlp_hidden_dim)
         dropout: float = 0.1,
         embedding: int = 256,  # width of what is told about noise level and factors
     ):
         super().__init__()
         check_sizes(z_dim=z_dim, width=width, embedding=embedding)
-        self.frame = tuple(frame)
+        self.frame, self.z_dim = tuple(frame), z_dim
         size = frame_size(frame)
         self.embed_sigma = SigmaEmbedding(64, embedding)
         self.embed_z = nn.Linear(z_dim, embedding)
@@ -276,7 +276,7 @@ class UNetDecoder(Rebuildable):
     def __init__(
         self,
         frame: tuple,  # (C, H, W)
-        z_dim: int,  # width of the factors of a frame, s_dim + d_dim
+        z_dim: int,  # width of what is told of a frame's factors: z_dim of the sequence encoder
         channels: int,  # of the first level
         multipliers: tuple = (1, 2, 2, 2),
         blocks: int = 2,
@@ -296,7 +296,7 @@ class UNetDecoder(Rebuildable):
             embedding=embedding,
         )
         check_image(frame, patch, len(multipliers))
-        self.frame, self.patch = tuple(frame), patch
+        self.frame, self.z_dim, self.patch = tuple(frame), z_dim, patch
         width = frame[0] * patch**2
         self.net = UNet(
             width, width, channels, multipliers, blocks, attention, True, dropout, groups

@@ -89,9 +89,7 @@ class Judge(nn.Module):
             x = torch.cat([x, x.diff(dim=1, prepend=x[:, :1])], dim=2)
         h = self.read(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         if self.recurrent:
-            h = run_recurrent(
-                self.over_time, h, data.lengths if data.lengths.min() < h.shape[1] else None
-            )
+            h = run_recurrent(self.over_time, h, data.ends)
         exists = data.frame_mask[..., None]
         return h, (h * exists).sum(1) / exists.sum(1)
 
@@ -207,7 +205,7 @@ def train_judge(
             classes[name] = len(first.classes[name]) if named else int(y.max()) + 1
     pick = lambda labels: {k: classes[k] for k in labels}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         static, dynamic = pick(first.static), pick(first.dynamic)
         judge = Judge(
             first.frame, static, dynamic, standard, hidden=hidden, recurrent=recurrent, noise=noise
@@ -274,18 +272,21 @@ def discriminative_score(
     hidden: int
     | None = None,  # of the classifier; None: half of a frame's numbers, at least 2 (TimeGAN)
 ) -> tuple[float, float]:  # mean and standard deviation, 0..0.5
-    "Distance from guessing of a classifier that tells real from generated, on the fifth it was not trained on."
+    "Distance from guessing of a classifier that tells real from generated, both with the holes of the real ones, on the fifth it was not trained on."
     if real.frame != generated.frame:
         raise ValueError(f"real and generated frames differ: {real.frame} and {generated.frame}")
     n = min(len(real), len(generated))
     if n < 10:
         raise ValueError(f"at least 10 sequences of each kind are needed, got {n}")
+    real, generated = real[:n], generated[:n]
+    exists = lambda data: data.frame_mask[(...,) + (None,) * len(data.frame)]
+    seen = True if real.observed is None else real.observed | ~exists(real)
     label = lambda data, y: Sequences(
-        data.x * data.frame_mask[(...,) + (None,) * len(data.frame)],
+        data.x * (exists(data) & seen),
         data.lengths,
         static={"real": torch.full((n,), y)},
     )
-    both = Sequences.cat([label(real[:n], 1), label(generated[:n], 0)])
+    both = Sequences.cat([label(real, 1), label(generated, 0)])
     hidden, scores = hidden or max(2, math.prod(real.frame) // 2), []
     for run in range(runs):
         order = torch.randperm(2 * n, generator=torch.Generator().manual_seed(run))

@@ -39,8 +39,7 @@ class Canvas(Rebuildable):
 
     def __init__(self, network: nn.Module):  # MLPDecoder or UNetDecoder
         super().__init__()
-        self.network, self.frame = network, network.frame
-        self.z_dim = network.embed_z.in_features
+        self.network, self.frame, self.z_dim = network, network.frame, network.z_dim
         self.canvas = nn.Parameter(0.5 * torch.randn(self.frame))
 
     def forward(self, z: Tensor) -> Tensor:
@@ -67,7 +66,7 @@ class OneReader(DSVAE):
 
     def posterior(self, batch: Sequences, choose: Callable = Gaussian.sample) -> tuple:
         "q(s | x), q(d | x) and codes chosen from them."
-        q_s, q_d = map(Gaussian.read, self.reader(batch.x, batch.lengths, batch.mask))
+        q_s, q_d = map(Gaussian.read, self.reader(batch.x, batch.ends, batch.mask))
         return q_s, q_d, Factors(choose(q_s), choose(q_d))
 
 
@@ -262,12 +261,11 @@ class DBSE(DSVAE):
     def posterior(self, batch: Sequences, choose: Callable = Gaussian.sample) -> tuple:
         "q(s | first frame), q(d | differences from it) and codes chosen from them; the first d is standard normal."
         features = self.frames(batch.x, batch.mask)
-        ragged = batch.lengths if batch.lengths.min() < batch.x.shape[1] else None
         with torch.autocast(batch.x.device.type, enabled=False):
             features = features.to(batch.x.dtype)
             first = features[:, 0]
             q_s = Gaussian.read(self.to_s(self.first(first).tanh()))
-            h = run_recurrent(self.reader, features - first[:, None], ragged)
+            h = run_recurrent(self.reader, features - first[:, None], batch.ends)
             later = (torch.arange(h.shape[1], device=h.device) > 0)[:, None]
             q_d = Gaussian(*(part * later for part in Gaussian.read(self.to_d(h))))
             return q_s, q_d, Factors(choose(q_s), choose(q_d))
@@ -360,9 +358,8 @@ class SKD(Codec):
     def latent(self, batch: Sequences) -> Tensor:  # (B, V, k)
         "The latent numbers of each frame."
         features = self.frames(batch.x, batch.mask)
-        ragged = batch.lengths if batch.lengths.min() < batch.x.shape[1] else None
         with torch.autocast(batch.x.device.type, enabled=False):
-            return self.to_z(run_recurrent(self.reader, features.to(batch.x.dtype), ragged))
+            return self.to_z(run_recurrent(self.reader, features.to(batch.x.dtype), batch.ends))
 
     def law(self, z: Tensor, exists: Tensor) -> Tensor:  # (k, k)
         "C of a batch; in training its pairs enter the running means. Raises ValueError if no frame has a next one."
@@ -460,6 +457,10 @@ class MeanFrame(Codec):
     def __init__(self, frame: tuple):
         super().__init__()
         self.register_parameter("mean", nn.Parameter(torch.zeros(tuple(frame)), False))
+
+    @property
+    def frame(self) -> tuple:
+        return tuple(self.mean.shape)
 
     def fit(self, data: Sequences) -> "MeanFrame":
         "The same, of the observed values of `data`."
@@ -564,7 +565,7 @@ class Supervised(Codec):
         self.reader, self.decoder, self.static, self.dynamic = reader, decoder, static, dynamic
 
     def read(self, batch: Sequences) -> Factors:
-        return self.reader(batch.x, batch.lengths, batch.mask)
+        return self.reader(batch.x, batch.ends, batch.mask)
 
 
 def supervised_loss(model: Supervised, batch: Sequences) -> LossSum:
@@ -726,7 +727,7 @@ def fit_method(
     make = lambda preset, frame: make_method(name, preset, data)
     loss = METHODS[name].loss(preset, data) if name in METHODS else None
     if name in METHODS and METHODS[name].exact:
-        preset = replace(preset, config=replace(preset.config, precision="fp32"))
+        preset = replace(preset, config=replace(preset.config, precision="fp32", graph=False))
     return fit_network(data, preset, make=make, loss=loss, **options)
 
 

@@ -82,7 +82,8 @@ def _strong_probe(
     train_codes: Sequences, test_codes: Sequences, config: TrainConfig | None, seed: int
 ) -> dict:
     "Scores of a recurrent reader of all labels at once, in the units of the linear one."
-    mean, std = train_codes.x.mean((0, 1)), train_codes.x.std((0, 1)).clamp(min=1e-6)
+    known = train_codes.x[train_codes.frame_mask]
+    mean, std = known.mean(0), known.std(0).clamp(min=1e-6)
     unit = lambda data: Sequences(
         (data.x - mean) / std, data.lengths, None, data.static, data.dynamic, data.classes
     )

@@ -190,7 +190,11 @@ def build(
     frame: tuple,  # shape of a frame, data.frame
     **options,  # of SequenceEncoder that no preset has: shared, causal, layers
 ) -> DiffSDA:
-    "The untrained model of a preset."
+    "The untrained model of a preset. Raises ValueError for a mask channel of a U-Net, which has none."
+    if preset.mask_channel and preset.unet is not None:
+        raise ValueError(
+            "mask_channel tells a network of vectors which values are missing; a U-Net has no such channel"
+        )
     make, kind = DiffSDA.mlp, {"mask_channel": preset.mask_channel}
     if preset.unet is not None:
         make, kind = DiffSDA.unet, preset.unet

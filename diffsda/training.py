@@ -195,7 +195,7 @@ def _look_of(data) -> list:  # (size, projection) of each array of a few rows
     "What data look like, in numbers that rounding hardly moves."
     rows = torch.linspace(0, len(data) - 1, min(len(data), 16)).long()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # for rows that are drawn when they are asked for
+        torch.default_generator.manual_seed(0)  # for rows that are drawn when they are asked for
         arrays = [x.detach().cpu().flatten() for x in _tensors_in(data[rows])]
     look = []
     for x in arrays:

@@ -66,18 +66,19 @@ def _directions(
 ) -> tuple[
     Tensor, Tensor, Tensor
 ]:  # (n, k) of length 1; (n,) owners counted from 0; (owners,) their recordings
-    "Codes and owners as pairs need them. Raises ValueError where the cosine of a pair or the EER of all is undefined."
+    "Codes and owners as pairs need them, without recordings of an unknown owner (-1). Raises ValueError where the cosine of a pair or the EER of all is undefined."
     if codes.ndim != 2 or len(codes) != len(who):
         raise ValueError(
             f"codes must be (n, k) with one `who` each, got {tuple(codes.shape)} and {len(who)}"
         )
-    bad = ~(codes.isfinite().all(1) & (codes != 0).any(1))
+    bad = (who >= 0) & ~(codes.isfinite().all(1) & (codes != 0).any(1))
     if bad.any():
         row = int(bad.nonzero()[0])
         raise ValueError(
             f"the code in row {row} is zero or not finite and has no direction; "
             "look at that recording, or drop it"
         )
+    codes, who = codes[who >= 0], who[who >= 0]
     owners, owner, recordings = who.unique(return_inverse=True, return_counts=True)
     if len(owners) < 2:
         raise ValueError(
@@ -104,7 +105,7 @@ class _Pairs(NamedTuple):
     def of(codes: Tensor, who: Tensor) -> "_Pairs":
         "The pairs of a set of recordings. Raises ValueError as `_directions`."
         unit, owner, recordings = _directions(codes, who)
-        above = torch.ones(len(codes), len(codes), dtype=torch.bool, device=codes.device).triu(1)
+        above = torch.ones(len(unit), len(unit), dtype=torch.bool, device=unit.device).triu(1)
         distance = -(unit @ unit.T)[above].cpu().numpy()
         kind = (owner[:, None] * len(recordings) + owner)[above].cpu().numpy()
         order = np.argsort(distance)
@@ -188,7 +189,7 @@ class Verification(NamedTuple):
 
 def verification(
     codes: Tensor,  # (n, k) one per recording
-    who: Tensor,  # (n,) whose it is
+    who: Tensor,  # (n,) whose it is; -1, unknown, is left out
     *,
     resamples: int = 200,  # of owners, for the interval
     seed: int = 0,
@@ -211,7 +212,7 @@ def verification(
 
 def verification_eer(
     codes: Tensor,  # (n, k) one per recording
-    who: Tensor,  # (n,) whose it is
+    who: Tensor,  # (n,) whose it is; -1, unknown, is left out
 ) -> float:  # 0..1
     "The estimate of `verification` alone, without its interval, in bounded memory for many recordings. Raises ValueError as that."
     if len(codes) > MANY:

@@ -436,3 +436,10 @@ def test_strings_are_of_one_owner_and_repeat_no_piece():
 def test_strings_that_cannot_be_are_refused(n, pieces, words):
     with pytest.raises(ValueError, match=words):
         draw_strings(torch.tensor([0, 0, 0, 1]), n, pieces)
+
+
+def test_ends_are_told_only_of_sequences_that_end_early():
+    whole = Sequences(torch.zeros(2, 3, 1))
+    assert whole.ends is None
+    early = Sequences(torch.zeros(2, 3, 1), torch.tensor([3, 2]))
+    assert early.ends.tolist() == [3, 2] and early[:1].ends is None

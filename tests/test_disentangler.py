@@ -288,6 +288,27 @@ def test_samples_are_as_long_as_pieces_and_need_a_prior(kind):
         replace(model, prior=None).sample()
 
 
+def test_the_codes_and_the_frames_of_a_sample_come_from_noise_of_their_own(monkeypatch):
+    model, seen = fit(make("plain"), prior=True), {}
+    draw, decode = model.prior.sample, DiffSDA.decode
+
+    def sample(n, lengths, generator):
+        state = generator.get_state()
+        numbers = torch.randn(10_000, generator=generator)
+        generator.set_state(state)
+        seen["prior"] = numbers
+        return draw(n, lengths, generator=generator)
+
+    def decoded(self, factors, x_T, **sampling):
+        seen["x_T"] = x_T
+        return decode(self, factors, x_T, **sampling)
+
+    monkeypatch.setattr(Prior, "sample", lambda self, *rest, **options: sample(*rest, **options))
+    monkeypatch.setattr(DiffSDA, "decode", decoded)
+    model.sample(2, seed=3)
+    assert not torch.isin(seen["x_T"], seen["prior"][: seen["x_T"].numel()]).any()
+
+
 @pytest.mark.parametrize("name", ["plain"])
 def test_what_cannot_be_asked(name):
     kind = make(name)

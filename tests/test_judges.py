@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from makers import Lazy, squares
 
+from diffsda import judges
 from diffsda.data import Scale, Sequences, bump
 from diffsda.judges import (
     Judge,
@@ -285,3 +286,18 @@ def test_what_is_undefined_is_refused(call, words):
 def test_what_does_not_fit_together_is_refused(plain, judge, call, words):
     with pytest.raises(ValueError, match=words):
         call(judge, plain[:150])
+
+
+def test_holes_of_real_sequences_do_not_give_generated_ones_away(monkeypatch):
+    walks, seen, learn = bump(160, seed=0), [], judges.train_judge
+    measured = torch.rand(walks.x[:80].shape, generator=torch.Generator().manual_seed(0)) < 0.6
+    measured[:, 0] = True
+    monkeypatch.setattr(
+        judges,
+        "train_judge",
+        lambda data, *rest, **told: seen.append(data) or learn(data, *rest, **told),
+    )
+    holed = Sequences(walks.x[:80], observed=measured)
+    discriminative_score(holed, walks[80:], runs=1, steps=1, hidden=2)
+    share = lambda real: (seen[0].x[seen[0].static["real"] == real] == 0).float().mean().item()
+    assert share(0) == pytest.approx(share(1), abs=0.05) and share(1) > 0.3

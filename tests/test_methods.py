@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from makers import Lazy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffsda.data import Sequences
 from diffsda.dsvae import DSVAE, Gaussian, evidence_bound
@@ -17,6 +18,7 @@ from diffsda.methods import (
     SKD,
     SPYL,
     MeanFrame,
+    OneReader,
     PrincipalCodes,
     as_large,
     cdsvae_loss,
@@ -122,6 +124,29 @@ def test_methods_are_as_large_as_ours_on_images(name):
     model = make_method(name, preset, data).eval()
     assert abs(weights(model) / weights(build(preset, data.frame)) - 1) < 0.1
     assert model.reconstruct(data, **sampling_of(model, preset)).x.shape == data.x.shape
+
+
+class Unseen(TorchDispatchMode):
+    "Refuses every look at a number, for which a GPU would have to finish all that was asked before."
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        assert operation is not torch.ops.aten._local_scalar_dense.default
+        return operation(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("name", ["DSVAE", "C-DSVAE", "SPYL", "DBSE", "supervised"])
+def test_complete_sequences_are_read_without_a_look_at_a_number(name):
+    whole, early = sequences(), ragged()
+    model = make_method(name, TINY, whole)
+    with Unseen():
+        model.read(whole)
+    with pytest.raises(AssertionError), Unseen():
+        model.read(early)  # a look is seen
+
+
+@pytest.mark.parametrize("kind", [DSVAE, OneReader, DBSE])
+def test_a_rival_of_vectors_is_of_its_own_kind(kind):
+    assert type(kind.mlp(FRAME, 4, 2, 8, 16, 16)) is kind
 
 
 @pytest.mark.parametrize("name", ["SKD", "supervised"])

@@ -9,9 +9,10 @@ from torch import nn
 
 from diffsda.blocks import save_module
 from diffsda.data import Scale, Sequences, rotor, toy_splits
-from diffsda.encoder import RECIPES, Factors
+from diffsda.encoder import RECIPES, Factors, SequenceEncoder
+from diffsda.frames import MLPDecoder, MLPEncoder
 from diffsda.loss import edm_loss, log_normal_sigma
-from diffsda.model import DiffSDA, denoising_loss, evaluating, in_batches
+from diffsda.model import DiffSDA, at_once, denoising_loss, evaluating, in_batches
 from diffsda.sampling import karras_sigmas, sample_dpmpp_2m, sample_euler
 
 FRAME = (2, 3)
@@ -247,6 +248,61 @@ def test_decoding_with_n_levels_costs_2n_minus_1_calls_and_so_does_inverting():
     assert len(calls) == 26
 
 
+def test_frames_that_the_donor_of_noise_lacks_start_from_fresh_noise(monkeypatch):
+    model, seen = small(), []
+    brief, whole = sequences(2, 6, lengths=torch.tensor([2, 6])), sequences(2, 6)
+    decode = DiffSDA.decode
+    monkeypatch.setattr(
+        DiffSDA,
+        "decode",
+        lambda self, f, x_T, *rest: seen.append(x_T) or decode(self, f, x_T, *rest),
+    )
+    model.swap(brief, whole, x_T="static", steps=2)
+    own = model.invert(brief, steps=2)
+    assert close(seen[0][0, :2], own[0, :2]) and close(seen[0][1], own[1])
+    assert seen[0][0, 2:].abs().min() > 0
+
+
+def test_noise_is_inverted_with_the_factors_of_the_data():
+    model, data = small(), sequences(3)
+    factors = model.encode(data)
+    for wrong in (
+        factors.map(lambda y: y[:1]),
+        factors.map(lambda y: y.repeat(2, *[1] * (y.ndim - 1))),
+    ):
+        with pytest.raises(ValueError, match="factors must be those of the data, 3 sequences"):
+            model.invert(data, wrong, steps=2)
+
+
+def test_a_double_model_draws_double_noise():
+    model = small().double()
+    assert (
+        model.decode(model.encode(Sequences(sequences().x.double())), steps=2).dtype
+        == torch.float64
+    )
+
+
+def test_a_decoder_of_other_factors_is_refused():
+    encoder = SequenceEncoder(MLPEncoder(FRAME, 8), 4, 2, 8, **RECIPES["static first"])
+    with pytest.raises(ValueError, match="from 6 numbers, .* tells 7; give the decoder z_dim"):
+        DiffSDA(encoder, MLPDecoder(FRAME, 6, 8))
+    DiffSDA(encoder, MLPDecoder(FRAME, encoder.z_dim, 8))
+
+
+def test_a_network_reads_as_many_sequences_at_once_as_memory_bears():
+    assert at_once(24, (16,)) == at_once(2, (3, 8, 8)) == 256  # vectors, and small images
+    assert at_once(15, (3, 64, 64)) == 8 and at_once(10**6, (3, 64, 64)) == 1
+    options = {"multipliers": (1,), "blocks": 1, "attention": (), "groups": 2, "embedding": 16}
+    model, calls = DiffSDA.unet((3, 8, 8), 4, 2, 8, 8, 8, **options), []
+    model.encoder.register_forward_hook(lambda *told: calls.append(len(told[1][0])))
+    clips = sequences(5, 2, (3, 8, 8))
+    whole = model.encode(clips)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffsda.model.at_once", lambda V, frame: 2)
+        assert close(model.encode(clips).d, whole.d)
+    assert calls == [5, 2, 2, 1]
+
+
 # Batches
 
 
@@ -254,9 +310,9 @@ def test_in_batches_is_at_once():
     model, data = small(), ragged(B=7)
     operation = lambda batch: model.encoder(batch.x, batch.lengths, batch.mask)
     with evaluating(model):
-        whole, cut = in_batches(operation, data), in_batches(operation, data, size=3)
+        whole, cut = (in_batches(operation, data, size=n) for n in (9, 3))
         assert close(whole.s, cut.s) and close(whole.d, cut.d)
-        whole = in_batches(lambda f, x: Sequences(f.d + x), whole, torch.ones(7, 5, 2))
+        whole = in_batches(lambda f, x: Sequences(f.d + x), whole, torch.ones(7, 5, 2), size=9)
         assert close(whole.x, cut.d + 1)
 
 

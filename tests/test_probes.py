@@ -6,6 +6,7 @@ import pytest
 import torch
 from makers import Lazy, squares
 
+from diffsda import probes
 from diffsda.data import Sequences
 from diffsda.encoder import Factors
 from diffsda.probes import (
@@ -213,3 +214,15 @@ def test_rows_of_a_large_table_are_of_all_frames():
     table = CodeTable.per_frame(Factors(torch.randn(n, 2), d), data)
     _, y = table.known("moved", most=1000)
     assert 0.8 < y.mean() < 0.95 and len(y) == 1000
+
+
+def test_the_strong_reader_sees_codes_in_units_of_frames_that_exist(monkeypatch):
+    seen, lengths = [], torch.tensor([3, 20] * 20)
+    codes = Sequences(3 + torch.randn(40, 20, 2), lengths, static={"who": torch.arange(40) % 2})
+    learn = probes.train_judge
+    monkeypatch.setattr(
+        probes, "train_judge", lambda data, *a, **k: seen.append(data) or learn(data, *a, **k)
+    )
+    probes._strong_probe(codes, codes, TrainConfig(1, 8, warmup=0), 0)
+    unit = seen[0].x[codes.frame_mask]
+    assert unit.mean(0).abs().max() < 1e-5 and (unit.std(0) - 1).abs().max() < 1e-5

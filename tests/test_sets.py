@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from diffsda import scenes, speech, timeseries
 from diffsda.encoder import RECIPES
-from diffsda.sets import Splits, by_group, get_ready, kinds_of, set_of
+from diffsda.sets import Splits, build, by_group, get_ready, kinds_of, set_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "data_scripts"))
 
@@ -110,3 +110,10 @@ def test_a_preset_names_its_recipe():
     preset = SETS[0].preset("short")
     assert all(preset.by(name).recipe == name for name in RECIPES)
     assert replace(preset, d_noise=0.3).recipe == "own"
+
+
+def test_a_network_of_images_has_no_mask_channel():
+    images = replace(scenes.SETS["digits"].preset("fast"), mask_channel=True)
+    with pytest.raises(ValueError, match="mask_channel tells a network of vectors"):
+        build(images, (3, 16, 16))
+    build(replace(images, mask_channel=False), (3, 16, 16))

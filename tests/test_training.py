@@ -24,6 +24,7 @@ import diffsda
 from diffsda import blocks, training
 from diffsda.blocks import read_checkpoint
 from diffsda.data import Sequences
+from diffsda.encoder import SequenceEncoder
 from diffsda.loss import LossSum
 from diffsda.model import DiffSDA, denoising_loss
 from diffsda.training import (
@@ -1012,3 +1013,35 @@ def test_a_gpu_replays_what_it_recorded():
         runs.append(tensors(model))
     for name, weight in runs[0].items():
         assert torch.allclose(weight, runs[1][name], atol=1e-4), name
+
+
+class Foreign(nn.Module):
+    "A frame encoder of somebody else, that cannot be made anew from JSON."
+
+    def __init__(self):
+        super().__init__()
+        self.frame, self.features, self.read = (3,), 4, nn.Linear(3, 4)
+
+    def forward(self, x, mask):
+        return self.read(x)
+
+
+def test_a_network_that_cannot_be_rebuilt_is_refused_before_a_run_that_saves(tmp_path):
+    model, walks = small(), Sequences(torch.randn(8, 4, 3))
+    own = DiffSDA(SequenceEncoder(Foreign(), 4, 2, 8), model.decoder)
+    config = TrainConfig(2, 4, warmup=0)
+    train(own, denoising_loss, walks, config, progress=False)
+    with pytest.raises(ValueError, match="Foreign cannot be saved: derive it from"):
+        train(own, denoising_loss, walks, config, folder=tmp_path / "run", progress=False)
+    with pytest.raises(ValueError, match="Foreign cannot be saved"):
+        own.save(tmp_path / "model")
+
+
+def test_a_run_with_a_folder_leaves_the_random_numbers_of_gpus_alone(tmp_path, monkeypatch):
+    seeded, walks = [], Sequences(torch.randn(8, 4, 3))
+    model = small()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    train(
+        model, denoising_loss, walks, TrainConfig(1, 4, warmup=0), folder=tmp_path, progress=False
+    )
+    assert not seeded

@@ -184,3 +184,12 @@ def test_in_blocks_no_block_holds_more_than_its_rows(monkeypatch):
     unit, owner = torch.eye(50), torch.arange(50) // 5
     parts = [len(distance) for distance, _ in module._blocks(unit, owner)]
     assert sum(parts) == 50 * 49 // 2 and max(parts) <= 16 * 50
+
+
+def test_recordings_of_unknown_owners_are_left_out():
+    codes, who = owned(4, 3)
+    unknown = torch.cat([codes.roll(1, 1), codes]), torch.cat([torch.full((12,), -1), who])
+    assert verification_eer(*unknown) == verification_eer(codes, who)
+    assert verification(*unknown).pairs == 66
+    unknown[0][0] = 0  # a code that nobody owns is not looked at
+    assert verification_eer(*unknown) == verification_eer(codes, who)
