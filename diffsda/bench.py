@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PRESETS', 'IMAGES', 'SHAPES', 'RHO', 'STARTS', 'MUSTS', 'multiply_adds', 'plain_features', 'plain_encode',
            'plain_network', 'plain_attention', 'plain_block', 'plain_unet', 'plain_loss', 'gradients', 'awake',
-           'difference', 'Row', 'seconds', 'peak', 'missed', 'measure', 'made_up', 'update', 'training_row',
-           'encode_row', 'plain_decode', 'recipe_row', 'swap_row', 'sampling_row', 'waves', 'multistep', 'distances',
-           'spoken', 'blobs', 'learned', 'multistep_row', 'plain_frames', 'our_frames', 'front_end_row', 'plain_eer',
+           'difference', 'Row', 'seconds', 'missed', 'measure', 'made_up', 'update', 'training_row', 'encode_row',
+           'plain_decode', 'recipe_row', 'swap_row', 'sampling_row', 'waves', 'multistep', 'distances', 'spoken',
+           'blobs', 'learned', 'multistep_row', 'plain_frames', 'our_frames', 'front_end_row', 'plain_eer',
            'recordings', 'eer_memory', 'eer_row', 'PlainWindows', 'plain_batches', 'our_batches', 'loading_row',
            'read_images', 'read_latents', 'PlainClips', 'write_images', 'write_latents', 'clips_row', 'peak_memory',
            'memory_row', 'start_row', 'a_share', 'processes_row', 'matrix_peak', 'costs', 'rows_of_training',
@@ -43,6 +43,7 @@ from .blocks import ResidualBlock, SelfAttention, change_file
 from .data import Scale, Sequences, toy_splits
 from .encoder import Factors
 from .frames import MLPDecoder, MLPEncoder, UNet, UNetDecoder, UNetEncoder
+from .growth import peak
 from .loss import LossSum, edm_loss, log_normal_sigma
 from .model import DiffSDA, denoising_loss, evaluating
 from .precond import precondition
@@ -250,12 +251,6 @@ def seconds(function: Callable) -> float:
     return process_time() - start
 
 # %% ../nbs/60_bench.ipynb #694ae19c
-def peak() -> float:
-    "The most memory, in MiB, that this process has held so far."
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
 def missed(row: Row) -> bool:
     "Whether a row misses its must by more than its noise, the way from its median to its worse quartile."
     if row.must is None:

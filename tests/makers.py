@@ -9,6 +9,7 @@ from PIL import Image
 from diffsda.data import Scale, Sequences
 
 RATE = 16_000  # Hz
+FRAME = (2, 3)
 
 
 def noise_bytes(*shape, seed=0):
@@ -75,3 +76,19 @@ def plain():
     x = torch.stack([level[:, None].expand(-1, 8) - 1.0, phase / 2 - 0.75], dim=-1)
     warmth = phase * 10.0 + 5
     return Sequences(x, static={"level": level}, dynamic={"phase": phase, "warmth": warmth})
+
+
+def sequences(B=3, V=5, frame=FRAME, **options):
+    return Sequences(0.5 * torch.randn(B, V, *frame), **options)
+
+
+def ragged(B=4, V=5, frame=FRAME):
+    "Sequences with holes, of several lengths: all V frames, one, and what chance gives."
+    observed = torch.rand(B, V, *frame) < 0.7
+    observed[:, 0] = True
+    lengths = torch.cat([torch.tensor([V, 1]), torch.randint(1, V + 1, (B - 2,))])
+    return sequences(B, V, frame, lengths=lengths, observed=observed)
+
+
+def close(a, b, atol=1e-5):
+    return a.shape == b.shape and torch.allclose(a, b, atol=atol)

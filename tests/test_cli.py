@@ -1,6 +1,8 @@
 """The runner, on tiny notebooks: what is refused, what is kept, what a report holds."""
 
+import json
 import re
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -13,6 +15,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from diffsda import cli
 
+ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.usefixtures("forked_kernels")
 FORM = 'data = "bump"  # one of: bump, rotor\nsteps = 4  # training steps\nfast = True'
 FIGURE = """import matplotlib.pyplot as plt
@@ -307,3 +310,21 @@ def test_values_survive_the_command_line(value):
     parsed = cli.parse_value(str(value))
     assert parsed == value and type(parsed) is type(value)
     assert cli.parse_value("bump") == "bump"
+
+
+def test_the_commands_of_stored_numbers_would_run(monkeypatch):
+    files = [*ROOT.glob("results/*.json"), *ROOT.glob("diffsda/zoo_models/*/card.json")]
+    told = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    commands = {
+        json.loads(f'"{words}"') for words in re.findall(r'diffsda run (?:[^;("\\]|\\.)*', told)
+    }
+    known, parser = cli.experiments(ROOT / "nbs"), cli.command_line()
+    monkeypatch.setattr(cli, "experiments", lambda folder: known)  # read once
+    for command in commands:
+        args = parser.parse_args(shlex.split(command)[1:])
+        experiment, parameters = cli.find_experiment(args.experiment, ROOT / "nbs")
+        told = {
+            name: cli.parse_value(value.replace("$seed", "0")) for name, value in args.parameter
+        }
+        cli.check_parameters(experiment.notebook, parameters | told)
+    assert len(commands) > 100

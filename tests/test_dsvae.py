@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from makers import FRAME, close, ragged, sequences
 
 from diffsda.blocks import save_module
 from diffsda.data import Sequences, toy_splits
@@ -15,26 +16,9 @@ from diffsda.frames import MLPEncoder
 from diffsda.model import DiffSDA
 from diffsda.training import TrainConfig, train
 
-FRAME = (2, 3)
-
 
 def small(frame=FRAME, **options):
     return DSVAE.mlp(frame, 4, 2, hidden=8, enc_width=16, dec_width=16, **options).eval()
-
-
-def sequences(B=3, V=5, frame=FRAME, **options):
-    return Sequences(0.5 * torch.randn(B, V, *frame), **options)
-
-
-def ragged(B=4, V=5):
-    observed = torch.rand(B, V, *FRAME) < 0.7
-    observed[:, 0] = True
-    lengths = torch.cat([torch.tensor([V, 1]), torch.randint(1, V + 1, (B - 2,))])
-    return sequences(B, V, lengths=lengths, observed=observed)
-
-
-def close(a, b, atol=1e-5):
-    return a.shape == b.shape and torch.allclose(a, b, atol=atol)
 
 
 def bound_with(seed, model, batch):

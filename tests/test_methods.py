@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from makers import Lazy
+from makers import Lazy, close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffsda.data import Sequences
@@ -98,10 +98,6 @@ def zero_heads(name, batch):
 def nats(x):
     "-log p(x) of a normal distribution around 0 with the variance that fits best."
     return -torch.distributions.Normal(0.0, x.square().mean().sqrt()).log_prob(x).sum().item()
-
-
-def close(a, b, atol=1e-5):
-    return a.shape == b.shape and torch.allclose(a, b, atol=atol)
 
 
 # All as large as ours

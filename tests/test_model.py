@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from makers import FRAME, close, ragged, sequences
 from torch import nn
 
 from diffsda.blocks import save_module
@@ -15,7 +16,6 @@ from diffsda.loss import edm_loss, log_normal_sigma
 from diffsda.model import DiffSDA, at_once, denoising_loss, evaluating, in_batches
 from diffsda.sampling import karras_sigmas, sample_dpmpp_2m, sample_euler
 
-FRAME = (2, 3)
 ORDER = RECIPES["static first"]
 OPTIONS = [{}, {"causal": True}, {"shared": False}, {"d_noise": 0.5}, {"mask_channel": True}, ORDER]
 
@@ -24,20 +24,6 @@ def small(frame=FRAME, **options):
     return DiffSDA.mlp(
         frame, 4, 2, hidden=8, enc_width=16, dec_width=16, embedding=16, **options
     ).eval()
-
-
-def sequences(B=3, V=5, frame=FRAME, **options):
-    return Sequences(0.5 * torch.randn(B, V, *frame), **options)
-
-
-def ragged(B=4, V=5):
-    observed = torch.rand(B, V, *FRAME) < 0.7
-    observed[:, 0] = True
-    return sequences(B, V, lengths=torch.randint(1, V + 1, (B,)), observed=observed)
-
-
-def close(a, b, atol=1e-5):
-    return a.shape == b.shape and torch.allclose(a, b, atol=atol)
 
 
 def loss_with(seed, model, batch, **options):

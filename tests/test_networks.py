@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from makers import close
 from torch import nn
 
 from diffsda import blocks
@@ -70,10 +71,6 @@ def encode(net, x, lengths=None):
     lengths = torch.full((len(x),), x.shape[1]) if lengths is None else torch.as_tensor(lengths)
     with torch.no_grad():
         return net(x, lengths, everything(x))
-
-
-def close(a, b, atol=1e-5):
-    return a.shape == b.shape and torch.allclose(a, b, atol=atol)
 
 
 # Noise level and modulation
