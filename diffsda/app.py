@@ -204,8 +204,15 @@ def build_app(
             with _told(path):
                 things = kind.things(path, model.adapter)
                 names = list(things)
-                given = Given.of(model, things[names[0]])
-            yield things, gr.Dropdown(names, value=names[0], visible=len(names) > 1), given
+            which = gr.Dropdown(names, value=names[0], visible=len(names) > 1)
+            yield things, which, None  # others can be chosen where the first cannot be read
+            with _told(path):
+                yield things, which, Given.of(model, things[names[0]])
+
+    def pick(things, name):
+        yield None
+        with _told():
+            yield Given.of(model, things[name])
 
     def make(static, dynamic, amount, *moves):
         moves = moves[: len(along_s)], moves[len(along_s) :]
@@ -223,7 +230,6 @@ def build_app(
                     which = gr.Dropdown(visible=False, label=f"{kind.word} to use of this file")
                 things, one = gr.State({}), gr.State()
                 drop.change(take, drop, [things, which, one], **turn)
-                pick = lambda things, name: Given.of(model, things[name])
                 which.input(pick, [things, which], one, **turn)
                 given.append(one)
         with gr.Row():

@@ -8,7 +8,6 @@ __all__ = ['PEAK', 'ROUND', 'PLAN', 'operations', 'pace', 'clocked', 'GpuRow', '
 
 # %% ../nbs/61_bench_gpu.ipynb #61be9c03
 import gc
-import json
 import signal
 import threading
 import warnings
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .bench import PRESETS, made_up, plain_decode, plain_loss, update
-from .blocks import compiler_works
+from .blocks import compiler_works, read_rows, store_rows
 from .data import Sequences
 from .model import DiffSDA
 from .sets import Preset, build, loss_of
@@ -191,6 +190,8 @@ class Bench:
         try:
             few = self.data(count).to(self.device)
             return operations(self.model(), loss_of(self.preset), few) * self.batch / count
+        except TimeoutError:
+            raise
         except Exception as error:
             print(
                 f"{self.name}: operations not counted, {type(error).__name__}: {error}", flush=True
@@ -310,16 +311,20 @@ def main(
         raise ValueError(
             "no GPU is found here; run this on a machine that has one, or name device='cpu' to try it out"
         )
+    rows = {row: (row[0], row[1], *row[2].replace(",", " ").split()) for row in PLAN}
+    known, words = sorted({word for own in rows.values() for word in own}), only.split()
+    unknown = [word for word in words if word.removeprefix("-") not in known]
+    if unknown:
+        raise ValueError(f"no row is named by {unknown[0]!r}; there are {', '.join(known)}")
     end, place = perf_counter() + seconds, torch.device(device)
     machine = torch.cuda.get_device_name() if device == "cuda" else device
-    kept = json.loads(Path(path).read_text()) if Path(path).exists() else []
-    written = {(r["name"], r["what"], r["how"], r["machine"]): r for r in kept}
+    key_of = lambda row: tuple(row[k] for k in ("name", "what", "how", "machine"))
     benches = {
         name: Bench(name, shrink(PRESETS[name].by("paper")), place, peak, price, limit)
         for name in ROUND
     }
     for name, what, how in PLAN:
-        words, of_row = only.split(), (name, what, *how.split())
+        of_row = rows[name, what, how]
         asked = [word for word in words if not word.startswith("-")]
         if (asked and not {*asked} & {*of_row}) or {*words} & {f"-{word}" for word in of_row}:
             continue
@@ -332,8 +337,6 @@ def main(
             row = GpuRow(name, what, how, bench.batch, note=reason)
         print(f"{perf_counter() - start:6.1f} s  {shown(row)}", flush=True)
         facts = {"machine": machine, "torch": torch.__version__, "command": "make bench-gpu"}
-        if row.note.startswith("failed") and key in written:
+        if row.note.startswith("failed") and key in map(key_of, read_rows(path)):
             continue  # what was measured before stays
-        written[key] = asdict(row) | facts
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(list(written.values()), indent=1) + "\n")
+        store_rows(path, [asdict(row) | facts], lambda other, key=key: key_of(other) == key)

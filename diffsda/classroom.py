@@ -111,32 +111,51 @@ def _step(
         raise RuntimeError(named[1] if named else last)
 
 # %% ../nbs/55_classroom.ipynb #b73e52f1
+def _keep_apart(given: Path, *rooms: Path):
+    "Raises ValueError if what is given lies in, is, or holds a folder that is about to be made anew."
+    given = given.resolve()
+    for room in (room.resolve() for room in rooms):
+        if given == room or given in room.parents or room in given.parents:
+            raise ValueError(
+                f"{given} overlaps with {room}, which is made anew and would be lost; put one of them elsewhere"
+            )
+
+
 def hand_out(
     source: str | Path,  # folder of assignments, each a folder with the notebook of its name
     folder: str | Path,  # of the course; made, or brought up to date
 ) -> Path:
     """A zip of the notebooks for students, without solutions and hidden tests.
 
-    Raises ValueError if there is no assignment, ModuleNotFoundError without nbgrader, and RuntimeError if an
-    assignment is not well formed."""
+    Raises ValueError if there is no assignment or `folder` holds something else, ModuleNotFoundError without nbgrader,
+    and RuntimeError if an assignment is not well formed; the zip of before is then still there."""
     _nbgrader()
     source, folder = Path(source), Path(folder)
     names = sorted(p.stem for p in source.glob("*/*.ipynb") if p.stem == p.parent.name)
     if not names:
         raise ValueError(f"no assignment in {source}; expected NAME/NAME.ipynb in it")
-    for room in ("source", "release"):
-        shutil.rmtree(folder / room, ignore_errors=True)
+    rooms = folder / "source", folder / "release"
+    _keep_apart(source, *rooms)
+    foreign = [room for room in rooms if room.exists()]
+    if foreign and not (folder / "nbgrader_config.py").exists():
+        raise ValueError(
+            f"{foreign[0]} is there and no part of a course; name a folder for the course alone"
+        )
+    for room in rooms:
+        shutil.rmtree(room, ignore_errors=True)
     shutil.copytree(source, folder / "source", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     (folder / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
     archive = folder / "assignments.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+    for name in names:
+        try:
+            _step("GenerateAssignment", folder, name)
+        except RuntimeError as error:
+            raise RuntimeError(f"assignment {name} cannot be handed out: {error}") from error
+    fresh = archive.with_suffix(".new")
+    with zipfile.ZipFile(fresh, "w", zipfile.ZIP_DEFLATED) as zipped:
         for name in names:
-            try:
-                _step("GenerateAssignment", folder, name)
-            except RuntimeError as error:
-                raise RuntimeError(f"assignment {name} cannot be handed out: {error}") from error
             zipped.write(folder / "release" / name / f"{name}.ipynb", f"{name}.ipynb")
-    return archive
+    return fresh.replace(archive)
 
 # %% ../nbs/55_classroom.ipynb #dd2b69e9
 class Check(NamedTuple):
@@ -202,13 +221,16 @@ def collect(
     names: list[str],  # of the assignments
     folder: str | Path,  # of the course; gets the copies
 ) -> dict[str, dict[str, str]]:  # student -> assignment -> remark, empty where all is well
-    """Whose work on which assignment was found and copied to where nbgrader looks for it. Raises ValueError if there is no student."""
+    """Whose work on which assignment was found and copied to where nbgrader looks for it.
+
+    Raises ValueError if there is no student, and for submissions that lie where the copies go."""
     submissions, folder = Path(submissions), Path(folder)
     entries = sorted(p for p in submissions.glob("[!.]*") if p.is_dir() or p.suffix == ".zip")
     if not entries:
         raise ValueError(
             f"no student in {submissions}; expected a folder with STUDENT/NOTEBOOK.ipynb or STUDENT.zip"
         )
+    _keep_apart(submissions, folder / "submitted")
     shutil.rmtree(folder / "submitted", ignore_errors=True)
     remarks: dict = {}
     for entry in entries:
@@ -219,8 +241,10 @@ def collect(
             if entry.is_file():
                 try:
                     shutil.unpack_archive(entry, unpacked)
-                except (shutil.ReadError, OSError, RuntimeError, zipfile.BadZipFile):
-                    pass  # then nothing is found in it
+                except Exception as error:  # whatever a student's file may hold
+                    told = f"could not be unpacked ({error})"
+                    remarks[student] = dict.fromkeys(names, told)
+                    continue
             room = Path(unpacked) if entry.is_file() else entry
             remarks[student] = {
                 name: _copy(room, name, folder / "submitted" / student / name) for name in names
@@ -379,6 +403,10 @@ def grade(
         raise ValueError(f"{folder} holds no course; make it first: hand_out, or make classroom")
     remarks = collect(submissions, names, folder)
     begun = [name for name in names if any(not found[name] for found in remarks.values())]
+    if not begun:
+        raise ValueError(
+            f"nobody in {submissions} handed in {' or '.join(names)}; expected STUDENT/{names[0]}.ipynb"
+        )
     rows = []
     for student, found in remarks.items():
         mine = []

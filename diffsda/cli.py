@@ -399,7 +399,7 @@ def refresh_command(args: argparse.Namespace) -> int:
         try:
             refresh(notebook, timeout=args.timeout, progress=not args.quiet)
             print(f"refreshed {notebook.name}")
-        except (RuntimeError, TimeoutError, ValueError) as error:
+        except (RuntimeError, OSError, ValueError) as error:
             failed += 1
             print(f"not refreshed: {error}", file=sys.stderr)
     return min(failed, 1)

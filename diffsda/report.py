@@ -91,6 +91,12 @@ class Label:
         if numbers and len(different) > 12:
             y = [np.nan if y is None else float(y) for y in found]
             return Label(torch.tensor(y, dtype=torch.float32), ())
+        told = [y for y in found if y is not None]
+        if len(different) == len(told):
+            raise ValueError(
+                f"label {name!r} has another value for each of these things, so none can be learnt from some and asked of "
+                f"others ({', '.join(map(str, told[:3]))}, ..); leave it out"
+            )
         classes = tuple(map(str, sorted(different, key=str)))
         return Label(
             torch.tensor([-1 if y is None else classes.index(str(y)) for y in found]), classes
@@ -217,7 +223,7 @@ def walk_part(of: Subject, amounts: tuple = (-2, -1, 0, 1, 2), most: int = 2) ->
         rows = []
         for i in range(min(most, len(share))):
             walked = of.model.walk(of.thing("A"), i, list(amounts), code, of.seed)
-            titles = [f"{code}, direction {i + 1}, moved by {amount:+d}" for amount in amounts]
+            titles = [f"{code}, direction {i}, moved by {amount:+d}" for amount in amounts]
             shown = of.model.adapter.show(dict(zip(titles, walked)))
             rows.append(
                 [
@@ -226,7 +232,7 @@ def walk_part(of: Subject, amounts: tuple = (-2, -1, 0, 1, 2), most: int = 2) ->
                 ]
             )
         for i, row in enumerate(rows):
-            made += f"<h3>Direction {i + 1} of the {name} code <code>{code}</code>: {100 * share[i]:.0f} % of its variance</h3>"
+            made += f"<h3>Direction {i} of the {name} code <code>{code}</code>: {100 * share[i]:.0f} % of its variance</h3>"
             made += tiles([row])
     return f"<p>{html.escape(of.told['A'])}</p>" + made
 

@@ -325,6 +325,17 @@ def test_a_swap_row_times_63_calls_beside_one(monkeypatch):
         assert counts == [63, 1]
 
 
+def test_words_that_name_no_row_are_refused(tmp_path):
+    for only in ("moon", "training", "mug moon"):
+        with pytest.raises(
+            ValueError, match="no row is named by '(moon|training)'; there are etth1"
+        ):
+            bench.main(tmp_path / "bench.json", only=only)
+    with pytest.raises(ValueError, match="no row is named by '-moon'; there are .*bf16.*training"):
+        bench_gpu.main(tmp_path / "gpu.json", only="mug -moon", device="cpu")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("only", ["", "mug"])
 def test_a_stopped_run_keeps_what_it_measured_and_the_rows_of_before(only, tmp_path, monkeypatch):
     table = tmp_path / "bench.json"

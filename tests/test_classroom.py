@@ -14,7 +14,7 @@ import torch
 from nbgrader.api import Gradebook
 from wrong_answers import WRONG
 
-from diffsda.classroom import check, grade, hand_out, own_work
+from diffsda.classroom import check, collect, grade, hand_out, own_work
 from diffsda.cli import main
 
 SOURCE = Path(__file__).resolve().parent.parent / "nbs" / "classroom" / "source"
@@ -222,6 +222,11 @@ def class_of(came, course):
     (came / "picture").mkdir()
     (came / "picture" / f"{FIRST}.pdf").write_bytes(b"%PDF")
     (came / "broken.zip").write_bytes(b"PK?")
+    spoilt = came / "spoilt.zip"
+    with zipfile.ZipFile(spoilt, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr(f"{FIRST}.ipynb", nbformat.writes(given[FIRST]))
+    content = spoilt.read_bytes()
+    spoilt.write_bytes(content[:200] + bytes(30) + content[230:])  # amid the packed text
 
 
 def check_points(table):
@@ -259,7 +264,8 @@ def check_remarks(table):
     assert said["hanging"].startswith("stopped after its time")
     assert said["deleting"] == "deleted: test_per_frame"
     assert "no notebook" in said["no_notebook"] and "no notebook" in said["picture"]
-    assert said["broken"] == "not handed in"
+    assert said["broken"].startswith("could not be unpacked")
+    assert said["spoilt"].startswith("could not be unpacked")
 
 
 def check_pages(table, course):
@@ -410,6 +416,50 @@ def test_points_given_by_hand_stay_and_wait_no_longer(circles):
         book.db.commit()
     table = grade(home / "in", home / "course")
     assert (table.points[0], table.to_mark[0]) == (2, 0)
+
+
+def test_nothing_that_was_given_is_made_anew(tmp_path, circles):
+    "Whatever folders are named, submissions and sources are still there."
+    home, _ = circles
+    course, source = tmp_path / "course", tmp_path / "sources"
+    shutil.copytree(home / "course", course)
+    shutil.copytree(course / "source", source)
+    work = course / "submitted" / "ann" / "circles.ipynb"
+    work.parent.mkdir(parents=True, exist_ok=True)
+    work.write_text("mine")
+    for submissions in (course / "submitted", course):
+        with pytest.raises(ValueError, match="overlaps with .*submitted.* would be lost"):
+            collect(submissions, ["circles"], course)
+    for own in (course / "source", course / "source" / "circles" / ".."):
+        with pytest.raises(ValueError, match="overlaps with .*source.* would be lost"):
+            hand_out(own, course)
+    (tmp_path / "site" / "source").mkdir(parents=True)
+    with pytest.raises(ValueError, match="no part of a course"):
+        hand_out(source, tmp_path / "site")
+    assert work.read_text() == "mine" and (tmp_path / "site" / "source").is_dir()
+    assert list((course / "source").glob("*/*.ipynb"))
+
+
+def test_the_zip_of_before_stays_where_an_assignment_cannot_be_handed_out(tmp_path, circles):
+    home, _ = circles
+    course, source = tmp_path / "course", tmp_path / "sources"
+    shutil.copytree(home / "course", course)
+    shutil.copytree(course / "source", source)
+    before = (course / "assignments.zip").read_bytes()
+    (source / "odd").mkdir()
+    (source / "odd" / "odd.ipynb").write_text("no notebook")
+    with pytest.raises(RuntimeError, match="assignment odd cannot be handed out"):
+        hand_out(source, course)
+    assert (course / "assignments.zip").read_bytes() == before
+
+
+def test_a_class_that_handed_in_nothing_of_the_course_is_told_so(tmp_path, circles):
+    home, given = circles
+    hand_in(tmp_path / "in", "ann", "mywork", given)
+    with pytest.raises(
+        ValueError, match="nobody in .* handed in circles; expected STUDENT/circles.ipynb"
+    ):
+        grade(tmp_path / "in", home / "course")
 
 
 def test_what_cannot_be_graded_or_checked_is_said_before_work_starts(tmp_path, circles):

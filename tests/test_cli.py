@@ -328,3 +328,10 @@ def test_the_commands_of_stored_numbers_would_run(monkeypatch):
         }
         cli.check_parameters(experiment.notebook, parameters | told)
     assert len(commands) > 100
+
+
+def test_command_tries_all_notebooks_also_after_one_that_is_not_there(make, capsys):
+    good = make("a.ipynb", "print(steps)")
+    assert cli.main(["refresh", "nowhere.ipynb", str(good), "--quiet"]) == 1
+    told = capsys.readouterr()
+    assert "nowhere.ipynb" in told.err and "refreshed a.ipynb" in told.out

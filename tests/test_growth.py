@@ -1,5 +1,8 @@
 """How cost grows: what is measured, and how an exponent is told."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -34,3 +37,23 @@ def test_what_cannot_be_measured_is_refused(case, sizes, message):
 
 def test_every_case_has_rising_sizes():
     assert all(list(sizes) == sorted(set(sizes)) and len(sizes) > 3 for _, sizes in CASES.values())
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere a process may start with its parent's peak"
+)
+def test_a_peak_is_the_process_own_however_large_its_parent_was():
+    child = """
+import numpy as np
+from diffsda.growth import peak
+before = peak()
+np.ones(12_000_000)
+print(before, peak() - before)"""
+    parent = f"""
+import subprocess, sys
+import numpy as np
+np.ones(150_000_000)  # 1.2 GB, gone at once
+print(subprocess.run([sys.executable, "-c", {child!r}], capture_output=True, text=True).stdout)"""
+    told = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True).stdout
+    before, more = map(float, told.split())
+    assert before < 1000 and more > 80

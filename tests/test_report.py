@@ -1,11 +1,12 @@
 """A page about a user's own data: it needs no network, has every part, and a page that was there stays until a new one is whole."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
 import diffsda
-from diffsda.report import PARTS, report
+from diffsda.report import PARTS, Label, report
 from diffsda.scenes import example_clips
 from diffsda.tables import example_table
 from diffsda.vowels import vowels
@@ -86,3 +87,11 @@ def test_a_column_without_any_value_leaves_its_panel_empty(case):
     report(model, source.assign(flow=float("nan")), page, progress=False)
     assert len(page.read_text(encoding="utf-8")) > 50_000
     page.unlink()
+
+
+def test_a_label_that_names_every_thing_is_refused_by_name():
+    things = [SimpleNamespace(name=f"film {i}") for i in range(4)]
+    with pytest.raises(ValueError, match="label 'title' has another value for each .*leave it out"):
+        Label.of("title", {f"film {i}": f"t{i}" for i in range(4)}, things)
+    told = Label.of("kind", {f"film {i}": "ab"[i % 2] for i in range(4)}, things)
+    assert told.y.tolist() == [0, 1, 0, 1]

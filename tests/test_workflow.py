@@ -220,7 +220,9 @@ def test_the_sets_that_runs_read_are_prepared_before_them(listed):
 
     sets = scenes.SETS | speech.SETS | timeseries.SETS
     runs = [words for words in listed if words[1:2] == ["run"]]
-    read = {w[w.index("data") + 1] if "data" in w else w[2] for w in runs} & sets.keys()
+    asked = {w[w.index("data") + 1] if "data" in w else w[2] for w in runs}
+    lenders = {w[w.index("trained_on") + 1] for w in runs if "trained_on" in w}
+    read = (asked | lenders) & sets.keys()
     told = CONFIG["prepared"]
     as_tuple = lambda names: (names,) if isinstance(names, str) else tuple(names)
     assert {name: sets[name].prepared for name in read if sets[name].prepared} == {

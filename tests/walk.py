@@ -279,6 +279,8 @@ def main():
     options = parser.parse_args()
     if reason := missing():
         raise SystemExit(reason)
+    from playwright.sync_api import Error as PageError
+
     every = sorted(NBS.glob("*.ipynb")) + sorted((NBS / "classroom").glob("*.ipynb"))
     chosen = [path for path in every if not options.names or path.stem in options.names]
     if unknown := set(options.names) - {path.stem for path in chosen}:
@@ -294,9 +296,9 @@ def main():
                     if options.keep and not found.errors:
                         save(page, folder / name)
                         store_outputs(folder / name, path)
-                except (TimeoutError, ValueError) as error:
+                    photograph(page, output / path.stem)
+                except (TimeoutError, ValueError, PageError) as error:
                     found = found._replace(errors=[*found.errors, str(error)])
-                photograph(page, output / path.stem)
                 lab.stop_kernels()
             walks.append(found)
             first = found.errors[0].strip().splitlines()[-1] if found.errors else "no error"
