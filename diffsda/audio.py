@@ -123,15 +123,27 @@ class Recordings:
     def __getitem__(self, rows) -> "Recordings":
         "The recordings at `rows`: a slice, or a list or tensor of indices."
         index = torch.arange(len(self))[rows].reshape(-1)
+        if len(index) == 0:
+            raise ValueError("rows pick no recording; write recordings[3:5], or recordings[[3]]")
         pick = lambda values: tuple(values[i] for i in index)
-        labels = {k: y[index] for k, y in self.labels.items()}
-        dynamic = {k: list(pick(tracks)) for k, tracks in self.dynamic.items()}
-        return Recordings(
-            list(pick(self.waves)), self.rate, pick(self.names), labels, self.classes, dynamic
+        new = object.__new__(Recordings)  # checked already, which reads every sample
+        new.__dict__.update(
+            self.__dict__,
+            waves=list(pick(self.waves)),
+            names=pick(self.names),
+            labels={k: y[index] for k, y in self.labels.items()},
+            dynamic={k: list(pick(tracks)) for k, tracks in self.dynamic.items()},
         )
+        return new
 
-    def wave(self, i: int) -> Tensor:  # (samples,) float32 in -1..1
-        wave = self.waves[i]
+    def wave(
+        self,
+        i: int,
+        start: int = 0,
+        stop: int | None = None,  # None: to its end
+    ) -> Tensor:  # (samples,) float32 in -1..1
+        "A recording, or a part of it; only that part is read."
+        wave = self.waves[i][start:stop]
         return wave / 32768 if wave.dtype == torch.int16 else wave
 
     @property
@@ -274,14 +286,17 @@ class Chunks:
     def __len__(self) -> int:
         return len(self.owner)
 
+    def _waves(self, index: Tensor) -> Tensor:  # (n, samples)
+        waves = torch.zeros(len(index), self.samples)
+        for row, i in zip(waves, index):
+            held, start = int(self.held[i]), int(self.start[i])
+            row[:held] = self.recordings.wave(int(self.owner[i]), start, start + held)
+        return waves
+
     @torch.no_grad()
     def __getitem__(self, rows) -> Sequences:  # x (B, V, features)
         index = torch.arange(len(self))[rows].reshape(-1)
-        waves = torch.zeros(len(index), self.samples)
-        for row, i in enumerate(index):
-            held, start = int(self.held[i]), int(self.start[i])
-            waves[row, :held] = self.recordings.wave(int(self.owner[i]))[start : start + held]
-        x = torch.cat([self.front(part) for part in waves.split(256)])
+        x = torch.cat([self.front(self._waves(part)) for part in index.split(256)])
         lengths = (
             (self.held[index] * self.frames / self.samples).ceil().long().clamp(1, self.frames)
         )
@@ -299,7 +314,7 @@ class Chunks:
 
     def fit_scale(self, most: int = 20_000) -> "Chunks":
         "The same chunks with frames at mean 0 and deviation 0.5 in each band, measured on up to `most` of them."
-        scale = Scale.fit(Chunks.__getitem__(self, slice(None, None, max(1, len(self) // most))))
+        scale = Scale.fit(Chunks.__getitem__(self, slice(None, None, -(-len(self) // most))))
         new = object.__new__(Chunks)
         new.__dict__.update(self.__dict__, scale=scale)
         return new
@@ -423,7 +438,7 @@ class Voices(Adapter):
         size, lengths = round(3 * self.seconds * self.rate), list(map(len, recordings.waves))
         found = []
         for i, start in cuts(lengths, size, most):
-            wave = recordings.wave(i)[start : start + size]
+            wave = recordings.wave(i, start, start + size)
             if wave.min() < wave.max():  # silence has no frames to speak of
                 at = f"{start / self.rate:g} s" if lengths[i] >= 2 * size else ""
                 found.append(Excerpt(recordings.names[i], at, wave))

@@ -86,14 +86,24 @@ HEARD = {  # of recordings: who speaks, which stays, and what is said, which mov
 
 def _voices(name: str, parts, part: str, rows: tuple, preset: Preset) -> Case:
     asked = getattr(parts, part)
+    if name not in HEARD or "speaker" not in asked.labels:
+        raise ValueError(f"nobody has said what is heard in {name}; there are {', '.join(HEARD)}")
     heard = final(parts).train if part == "test" else parts.train
     voices = voices_of(preset, rate=heard.rate)
     cut = lambda recordings, scale: Chunks(recordings, voices.front, voices.seconds, scale=scale)
     train = Chunks(heard, voices.front, voices.seconds).fit_scale()
     who, learnt = asked.labels["speaker"], train
-    if not torch.isin(who, heard.labels["speaker"]).all():  # new voices: half of them teach
+    if not torch.isin(who, heard.labels["speaker"]).all():  # new voices: half of each teaches
         by_voice = who.argsort(stable=True)
-        learnt, asked = cut(asked[by_voice[::2]], train.scale), asked[by_voice[1::2]]
+        of_voice = who[by_voice].unique_consecutive(return_counts=True)[1].tolist()
+        turn = torch.cat([torch.arange(n) for n in of_voice])  # 0, 1, .. of each voice
+        several = torch.cat([torch.full((n,), n > 1) for n in of_voice])
+        if not several.any():
+            raise ValueError(
+                f"each of the {len(of_voice)} voices in the part {part} of {name} has one recording, which cannot teach a judge and be asked about; take another part"
+            )
+        teach, ask = (by_voice[several & (turn % 2 == k)] for k in (0, 1))
+        learnt, asked = cut(asked[teach], train.scale), asked[ask]
     few = (with_classes(p, n) for p, n in zip((learnt, cut(asked, train.scale)), rows))
     return Case(train, *(as_heard(p, *HEARD[name]) for p in few), preset)
 

@@ -102,14 +102,24 @@ def in_pieces(
     times: tuple = (),  # R arrays (T,); empty: frames are counted
     **more,  # sizes, alone, notes
 ) -> Pieces:
-    "Things cut into pieces of V frames, each V / 2 after the one before; the last ends where its thing ends, and a shorter thing is one piece."
+    """Things cut into pieces of V frames, each V / 2 after the one before; the last ends where its thing ends, and a shorter thing is one piece.
+
+    Raises ValueError for a piece in which nothing was measured."""
     wholes = [torch.as_tensor(whole).float() for whole in wholes]
     V = V or max(map(len, wholes))
     cuts = []
     for i, whole in enumerate(wholes):
         last = max(len(whole) - V, 0)
         cuts += [(i, start) for start in (*range(0, last, max(1, V // 2)), last)]
+    names = tuple(names) or tuple(map(str, range(len(wholes))))
+    times = tuple(times) or tuple(np.arange(len(whole)) for whole in wholes)
     parts = [wholes[i][start : start + V] for i, start in cuts]
+    for (i, start), part in zip(cuts, parts):
+        if not part.isfinite().any():
+            raise ValueError(
+                f"{names[i]!r} has no value at all in the {len(part)} steps from {times[i][start]}, which are a piece of their own; "
+                "fill that gap, or cut the data there and name two things"
+            )
     x = torch.full((len(parts), V, *parts[0].shape[1:]), torch.nan)
     for row, part in zip(x, parts):
         row[: len(part)] = part
@@ -117,8 +127,6 @@ def in_pieces(
     holes = any(not whole.isfinite().all() for whole in wholes)
     data = Sequences(x.nan_to_num() if not holes else x, lengths, x.isfinite() if holes else None)
     owner, place = torch.tensor(cuts).T.contiguous()
-    names = tuple(names) or tuple(map(str, range(len(wholes))))
-    times = tuple(times) or tuple(np.arange(len(whole)) for whole in wholes)
     return Pieces(data, owner, place, names, times, **more)
 
 # %% ../nbs/21_disentangler.ipynb #8a127e69

@@ -48,10 +48,16 @@ def split(clips: Clips, owner: str) -> tuple:
     return others[fit], others[val], np.flatnonzero(tests)
 
 # %% ../nbs/25_scenes.ipynb #5408262d
-def _unsplit(clips: Clips, name: str) -> Clips:
-    "Without the label that split them, if there are others: no test clip shares its owner with training."
-    labels = {k: y for k, y in clips.static.items() if k not in (OWNERS[name], "part")}
-    return replace(clips, static=labels) if labels or clips.dynamic else clips
+def _untaught(clips: Clips, rows: tuple) -> set:
+    "Static labels of which no test clip has a class that was trained on, as is whose clip it is where owners were split."
+    fit, _, test = rows
+    return {"part"} | {k for k, y in clips.static.items() if not np.isin(y[test], y[fit]).any()}
+
+
+def _without(clips: Clips, labels: set) -> Clips:
+    "Without these labels, if there are others."
+    asked = {k: y for k, y in clips.static.items() if k not in labels}
+    return replace(clips, static=asked) if asked or clips.dynamic else clips
 
 
 def load_scenes(
@@ -60,7 +66,7 @@ def load_scenes(
     folder="data",  # holds the prepared sets
     stage: FirstStage | None = None,  # frames become its latents, kept in a folder beside the set
 ) -> Splits:
-    "The parts of a set, without the label that split them if there are others. Raises ValueError for an unknown name, if it is not prepared, and as `encode_clips`."
+    "The parts of a set, without labels that training cannot teach, if there are others. Raises ValueError for an unknown name, if it is not prepared, and as `encode_clips`."
     V, stride = preset.windows
     if name == "digits":
         return Splits(*digit_splits(V=V, size=preset.size or 32))
@@ -73,13 +79,16 @@ def load_scenes(
     if stage is not None:
         clips = encode_clips(clips, stage, Path(folder) / f"{name}-{stage.fingerprint[:8]}")
     rows = split(clips, OWNERS[name])
+    gone = _untaught(clips, rows)
     if strung:  # scenes of one owner each, owners split as before; seeds 0, 1, 2
         several = lambda part, n, seed: string_clips(clips[part], OWNERS[name], n, V // 8, seed)
         scenes = [several(part, n, k) for k, (part, n) in enumerate(zip(rows, (4000, 500, 1500)))]
-        fit = Windows(_unsplit(scenes[0], name), V).fit_scale()
-        return Splits(fit, *(Windows(_unsplit(y, name), V, scale=fit.scale) for y in scenes[1:]))
-    clips = _unsplit(clips, name)
-    fit = Windows(clips, V, stride, rows=rows[0], augment=AUGMENT.get(name)).fit_scale()
+        scenes = [_without(part, gone) for part in scenes]
+        fit = Windows(scenes[0], V).fit_scale()
+        return Splits(fit, *(Windows(y, V, scale=fit.scale) for y in scenes[1:]))
+    clips = _without(clips, gone)
+    augment = AUGMENT.get(name) if stage is None else None  # which is made for pixels
+    fit = Windows(clips, V, stride, rows=rows[0], augment=augment).fit_scale()
     complete = (Windows(clips, V, stride, V * stride, part, fit.scale) for part in rows[1:])
     return Splits(fit, *complete)
 

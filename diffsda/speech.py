@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CORPORA', 'PREPARED', 'PRESETS', 'SETS', 'open_speech', 'together', 'by_speaker', 'final', 'load_speech', 'without',
-           'voices_of', 'in_chunks', 'verify', 'verify_one', 'MeanCodes', 'MeanFrames', 'Components']
+           'voices_of', 'in_chunks', 'verify', 'verify_one', 'settings_of', 'MeanCodes', 'MeanFrames', 'Components']
 
 # %% ../nbs/32_speech.ipynb #a8947f46
 from dataclasses import replace
@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 import torchaudio
 
-from .audio import Chunks, LogMel, Recordings, Voices, pooled, string_recordings
+from .audio import Chunks, LogMel, Recordings, Voices, check_wave, pooled, string_recordings
 from .encoder import Factors
 from .model import DiffSDA
 from .sets import DataSet, Preset, Splits, by_group, kinds_of, open_prepared
@@ -24,21 +24,42 @@ from .verification import Verification, equal_error_rate, verification
 from .vowels import vowels
 
 # %% ../nbs/32_speech.ipynb #db8d647c
+def _is_heard(wave: torch.Tensor) -> bool:
+    try:
+        check_wave(wave, "")
+    except ValueError:
+        return False
+    return True
+
+
 def open_speech(
     name: str,  # a prepared set
     folder="data",  # holds the prepared sets
 ) -> Recordings:
-    "A prepared set as recordings, with all its labels. Raises ValueError if it is not prepared."
+    "A prepared set as recordings, with all its labels; silent or clipped ones are left out, and named. Raises ValueError if it is not prepared."
     arrays, facts = open_prepared(name, folder, ("rate", "files", "labels"))
     samples = torch.from_numpy(np.load(arrays["wave"].filename, mmap_mode="c"))
     starts = arrays["starts"].tolist()
-    return Recordings(
-        [samples[a:b] for a, b in zip(starts, starts[1:])],
-        facts["rate"],
-        tuple(facts["files"]),
-        {label: torch.from_numpy(arrays[label].astype(int)) for label in facts["labels"]},
-        {label: tuple(names) for label, names in facts["labels"].items()},
-    )
+    waves = [samples[a:b] for a, b in zip(starts, starts[1:])]
+    labels = {label: torch.from_numpy(arrays[label].astype(int)) for label in facts["labels"]}
+    classes = {label: tuple(names) for label, names in facts["labels"].items()}
+
+    def made(rows: list) -> Recordings:
+        pick, names = [waves[i] for i in rows], tuple(facts["files"][i] for i in rows)
+        return Recordings(
+            pick, facts["rate"], names, {k: y[rows] for k, y in labels.items()}, classes
+        )
+
+    every = list(range(len(waves)))
+    try:
+        return made(every)
+    except ValueError:  # of a recording in which nothing is heard; reading all is slow, so only now
+        heard = [i for i in every if _is_heard(waves[i])]
+        out = [facts["files"][i] for i in sorted({*every} - {*heard})]
+        print(
+            f"{name}: {len(out)} of {len(every)} recordings are silent or clipped and left out: {', '.join(out[:5])}"
+        )
+        return made(heard)
 
 # %% ../nbs/32_speech.ipynb #2e846a16
 def together(
@@ -328,12 +349,14 @@ def verify_one(
     recordings: Recordings,  # with the label `speaker`
     speaker: str,  # a class of it
 ) -> pd.DataFrame:  # rows static, dynamic, gap; column percent
-    "Equal error rates over the pairs with one speaker, and the gap. Raises ValueError if that leaves pairs of one kind only."
-    who = recordings.labels["speaker"] == recordings.classes["speaker"].index(speaker)
+    "Equal error rates over the pairs of one speaker with all that are known, and the gap. Raises ValueError if that leaves pairs of one kind only."
+    speakers = recordings.labels["speaker"]
+    known = (speakers >= 0).nonzero()[:, 0]
+    who = speakers[known] == recordings.classes["speaker"].index(speaker)
     pairs = who[:, None] & ~torch.eye(len(who), dtype=torch.bool)
     rates = []
     for code in codes:
-        unit = torch.nn.functional.normalize(code, dim=1)
+        unit = torch.nn.functional.normalize(code[known], dim=1)
         same = who.expand_as(pairs)[pairs]
         rates.append(100 * equal_error_rate((unit @ unit.T)[pairs].numpy(), same.numpy()))
     static, dynamic = rates
@@ -342,6 +365,12 @@ def verify_one(
     )
 
 # %% ../nbs/32_speech.ipynb #4cc933ed
+def settings_of(chunks: Chunks) -> dict:
+    "How chunks were cut and scaled, for other recordings."
+    seconds = chunks.samples / chunks.front.rate
+    return {"front": chunks.front, "seconds": seconds, "scale": chunks.scale}
+
+
 class MeanCodes:
     "The mean codes of each recording, by a network (paper, speaker verification)."
 
@@ -350,12 +379,7 @@ class MeanCodes:
         network: DiffSDA,
         chunks: Chunks,  # of the training recordings, with their scale
     ):
-        self.network = network
-        self.settings = {
-            "front": chunks.front,
-            "seconds": chunks.samples / chunks.front.rate,
-            "scale": chunks.scale,
-        }
+        self.network, self.settings = network, settings_of(chunks)
 
     def encode(
         self,
@@ -376,7 +400,7 @@ class MeanFrames:
         cepstrum: int
         | None = None,  # coefficients of the cosine transform; None: the bands, normalised
     ):
-        self.settings = {"front": chunks.front, "scale": chunks.scale}
+        self.settings = settings_of(chunks)
         self.basis = None
         if cepstrum is not None:
             basis = torchaudio.functional.create_dct(cepstrum + 1, chunks.front.features, "ortho")
@@ -394,11 +418,7 @@ class Components:
     "Principal components of whole chunks as static code, of single frames as dynamic ones."
 
     def __init__(self, chunks: Chunks, s_dim: int, d_dim: int):
-        self.settings = {
-            "front": chunks.front,
-            "scale": chunks.scale,
-            "seconds": chunks.samples / chunks.front.rate,
-        }
+        self.settings = settings_of(chunks)
         self.learnt_from, self.sizes = chunks[:], (s_dim, d_dim)
 
     def encode(self, recordings: Recordings) -> Factors:

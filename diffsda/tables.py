@@ -199,7 +199,7 @@ class Record:
 
 
 def _when(time) -> str:
-    return str(pd.Timestamp(time)) if isinstance(time, np.datetime64) else f"{time:g}"
+    return str(pd.Timestamp(time)) if isinstance(time, np.datetime64) else f"{time:.15g}"
 
 
 def _check_order(times: np.ndarray, rows: np.ndarray, layout: Layout):
@@ -266,7 +266,11 @@ def binned(record: Record, layout: Layout) -> Record:
     "A record in steps of width `layout.bin`. Raises ValueError for a width that cannot be read, or one that leaves 99 of 100 steps empty."
     width = _width(layout, record.times)
     zero = np.zeros(1, record.times.dtype)[0]
-    step = ((record.times - zero) // width).astype(np.int64)
+    step = (record.times - zero) / width
+    if not np.issubdtype(record.times.dtype, np.datetime64):  # 0.3 / 0.1 is a hair less than 3
+        near = step.round()
+        step = np.where(np.abs(step - near) < 1e-4, near, step)
+    step = np.floor(step).astype(np.int64)
     if step[-1] - step[0] >= 100 * len(step):
         raise ValueError(
             f"in steps of {layout.bin}, group {record.group!r} would have {step[-1] - step[0] + 1:,} steps for "
@@ -289,9 +293,11 @@ def check_regular(found: list, layout: Layout):
     steps = np.concatenate([np.diff(record.times) for record in found])
     if len(steps) == 0:
         return
-    usual = np.sort(steps)[len(steps) // 2]
+    usual, rounding = np.sort(steps)[len(steps) // 2], 0 * steps[0]
+    if steps.dtype.kind == "f":  # of large numbers, such as the seconds since 1970
+        rounding = 4 * np.spacing(max(np.abs(record.times).max() for record in found))
     for record in found:
-        off = np.abs(np.diff(record.times) - usual) > usual * 1e-6
+        off = np.abs(np.diff(record.times) - usual) > usual * 1e-6 + rounding
         if off.any():
             i = int(np.flatnonzero(off)[0])
             width = _duration(usual)
@@ -503,7 +509,7 @@ class Tables(Layout, Adapter):
         if not layout.group:
             return {"all": table}
         names = _records(table, layout)
-        whose = table[layout.group].astype(str)
+        whose = table[layout.group].map(str)
         return {r.group: table[whose == r.group].reset_index(drop=True) for r in names}
 
     def labels(self, things, name: str) -> dict:  # group -> label
@@ -511,7 +517,7 @@ class Tables(Layout, Adapter):
         table, layout = as_frame(things, self)
         if name not in table:
             raise ValueError(f"the table has no column {name!r}; {nearest(name, table)}")
-        whose = table[layout.group].astype(str) if layout.group else pd.Series("all", table.index)
+        whose = table[layout.group].map(str) if layout.group else pd.Series("all", table.index)
         told = table[name].groupby(whose).unique()
         for group, values in told.items():
             if len(values) > 1:

@@ -424,7 +424,7 @@ def levels_and_movements(
 ) -> pd.DataFrame:  # rows from_s, from_d
     """How near a swap's mean profile is to that of each donor, and how its deviations follow theirs.
 
-    A donor is compared where it was observed. `level_distance` is a root mean square over features, in the units given;
+    A donor is compared where it was observed and the swap has frames. `level_distance` is a root mean square over features, in the units given;
     `movement_correlation` is Pearson's, over frames and features. Both are means over pairs. Raises ValueError if the three do not pair up."""
     if not swapped.x.shape == static.x.shape == dynamic.x.shape:
         raise ValueError(
@@ -433,7 +433,7 @@ def levels_and_movements(
         )
     rows = {}
     for name, donor in {"from_s": static, "from_d": dynamic}.items():
-        mask = donor.mask.expand_as(donor.x)
+        mask = (donor.mask & swapped.mask).expand_as(donor.x)
         theirs, their_movement = _level_and_movement(donor.x, mask)
         ours, our_movement = _level_and_movement(swapped.x, mask)
         apart = (ours - theirs).square().sum(1) / mask.any(1).sum(1)

@@ -7,6 +7,7 @@ __all__ = ['IMAGES', 'FILMS', 'SMALL', 'Clips', 'film_rate', 'read_clip', 'read_
            'string_clips', 'flips_and_jitter', 'Pixels', 'Films']
 
 # %% ../nbs/22_video.ipynb #850dbdd0
+import math
 import re
 import warnings
 from collections.abc import Callable
@@ -68,17 +69,20 @@ class Clips:
                 f"{len(lengths)} clips need as many different names, got {len(names)}"
                 + (f", and {double[0]} twice" if double else "")
             )
-        for labels, allowed in (
-            (self.static, {len(names)}),
-            (self.dynamic, {len(names), len(frames)}),
-        ):
+        for kind, allowed in (("static", {len(names)}), ("dynamic", {len(names), len(frames)})):
+            labels = {k: torch.tensor(np.asarray(y)) for k, y in getattr(self, kind).items()}
             for name, y in labels.items():
                 if len(y) not in allowed:
                     raise ValueError(f"label {name!r} has {len(y)} entries for {len(names)} clips")
-                y = torch.tensor(np.asarray(y)).long()
-                if labels is self.dynamic and len(y) == len(names):
-                    y = y.repeat_interleave(torch.from_numpy(lengths))  # frame by frame
-                labels[name] = y
+                most = len(self.classes.get(name, ())) or math.inf
+                if y.is_floating_point() or not ((y >= -1) & (y < most)).all():
+                    raise ValueError(
+                        f"label {name!r} must be whole numbers from 0 to below {most}, or -1 for unknown, got {y.dtype}, {y.min()} to {y.max()}"
+                    )
+                labels[name] = y.long()
+                if kind == "dynamic" and len(y) == len(names):  # frame by frame
+                    labels[name] = y.long().repeat_interleave(torch.from_numpy(lengths))
+            object.__setattr__(self, kind, labels)
         object.__setattr__(self, "starts", starts)
         object.__setattr__(self, "names", names)
 
@@ -115,10 +119,16 @@ class Clips:
         return Clips(frames, np.append(0, np.cumsum(self.lengths[rows])), **self.labels(rows))
 
     def reduced(self, size: int) -> "Clips":
-        "The same clips, their frames `size` pixels a side, each the mean of those it covers; held in memory."
+        "The same clips, the middle square of their frames `size` pixels a side, each the mean of those it covers; held in memory. Raises ValueError unless frames are bytes."
+        if self.frames.dtype != np.uint8:
+            raise ValueError(f"frames must be bytes to be reduced, got {self.frames.dtype}")
+        H, W = self.frames.shape[2:]
+        side = min(H, W)
+        top, left = (H - side) // 2, (W - side) // 2
         made = np.empty((*self.frames.shape[:2], size, size), np.uint8)
         for start in progress_bar(range(0, len(made), 1024), "reducing frames", delay=2):
-            part = torch.from_numpy(np.array(self.frames[start : start + 1024])).float()
+            part = self.frames[start : start + 1024, :, top : top + side, left : left + side]
+            part = torch.from_numpy(np.array(part)).float()
             part = torch.nn.functional.interpolate(part, (size, size), mode="area")
             made[start : start + 1024] = part.round().byte().numpy()
         return Clips(made, self.starts, **self.labels(slice(None)))
@@ -176,10 +186,31 @@ def _opened(path: Path):
         ) from error
 
 
+def _gif(path: Path) -> tuple:  # frames a second, frames
+    "What a GIF shows: equal neighbours are one picture in it that stays longer. Raises ValueError if it cannot be decoded."
+    from PIL import Image
+
+    try:
+        with Image.open(path) as gif:
+            told = re.fullmatch(rb"([\d.]+) frames a second", gif.info.get("comment", b""))
+            shown = []
+            for i in range(gif.n_frames):
+                gif.seek(i)
+                shown.append((gif.convert("RGB"), gif.info.get("duration") or 100))  # ms
+    except (OSError, EOFError, SyntaxError) as error:
+        raise ValueError(
+            f"{path} cannot be decoded ({type(error).__name__}: {error}); get the file again"
+        ) from error
+    rate = float(told[1]) if told else 1000 / min(ms for _, ms in shown)
+    return rate, [image for image, ms in shown for _ in range(max(1, round(ms * rate / 1000)))]
+
+
 def film_rate(
     path,  # a video file
 ) -> float:  # frames a second; 0: the file does not say it
     "The rate that a film states. Raises ValueError if it cannot be opened."
+    if Path(path).suffix.lower() == ".gif":
+        return _gif(Path(path))[0]
     with _opened(Path(path)) as container:
         stream = container.streams.video[0]
         return float(stream.average_rate or 0)
@@ -187,13 +218,21 @@ def film_rate(
 
 def _film(path: Path):
     "The frames of a video file, one by one. Raises ValueError if it cannot be decoded to its end."
+    if path.suffix.lower() == ".gif":
+        yield from _gif(path)[1]
+        return
     with _opened(path) as container:
-        promised, came = container.streams.video[0].frames, 0
-        for frame in container.decode(video=0):
-            came += 1
-            yield frame.to_image()
-    if came < promised:
-        raise ValueError(f"{path} is cut short: {came} of {promised} frames; get the file again")
+        stream, came = container.streams.video[0], 0
+        for packet in container.demux(
+            stream
+        ):  # of what is cut away, packets are there and frames are not
+            came += packet.size > 0
+            for frame in packet.decode():
+                yield frame.to_image()
+        if came < stream.frames:
+            raise ValueError(
+                f"{path} is cut short: {came} of {stream.frames} frames; get the file again"
+            )
 
 # %% ../nbs/22_video.ipynb #07774f91
 def read_clip(
@@ -315,7 +354,9 @@ def write_film(
 
     if path.suffix == ".gif":
         first, *others = map(Image.fromarray, frames)
-        first.save(path, save_all=True, append_images=others, duration=1000 / rate, loop=0)
+        told = f"{rate:g} frames a second"  # for who reads it again: equal neighbours become one
+        options = {"duration": 1000 / rate, "loop": 0, "comment": told.encode()}
+        first.save(path, save_all=True, append_images=others, **options)
         return
     av = _av()
     with av.open(str(path), "w", format=path.suffix[1:]) as container:
@@ -419,8 +460,9 @@ class Windows:
     def fit_scale(self, most: int = 500) -> "Windows":
         "The same windows with each channel at mean 0 and deviation 0.5, measured on up to `most` of them."
         rows = np.unique(np.linspace(0, len(self) - 1, most).astype(int))
-        new = object.__new__(Windows)
-        new.__dict__.update(self.__dict__, scale=Scale.fit(self[rows]))
+        new, plain = object.__new__(Windows), object.__new__(Windows)
+        plain.__dict__.update(self.__dict__, augment=None)  # the data as they are
+        new.__dict__.update(self.__dict__, scale=Scale.fit(plain[rows]))
         return new
 
 # %% ../nbs/22_video.ipynb #ff077a93

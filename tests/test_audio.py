@@ -395,3 +395,34 @@ def test_labels_that_change_must_be_as_long_as_their_wave():
         Recordings(
             [torch.linspace(-0.5, 0.5, 900)], 8000, dynamic={"digit": [torch.zeros(3).long()]}
         )
+
+
+def test_a_chunk_reads_its_part_of_a_recording_only(monkeypatch):
+    asked, wave = [], Recordings.wave
+    long = Recordings([tone(6.0)], RATE)
+    chunks = Chunks(long, LogMel(), 0.8)
+    told = lambda self, i, start=0, stop=None: (
+        asked.append((start, stop)) or wave(self, i, start, stop)
+    )
+    monkeypatch.setattr(Recordings, "wave", told)
+    chunks[2:4]
+    samples = round(0.8 * RATE)
+    assert asked == [(2 * samples, 3 * samples), (3 * samples, 4 * samples)]
+
+
+def test_a_scale_is_measured_on_as_many_chunks_as_asked_for_at_most(monkeypatch):
+    chunks = Chunks(Recordings([tone(6.0)], RATE), LogMel(), 0.8)
+    seen, take = [], Chunks.__getitem__
+    monkeypatch.setattr(
+        Chunks, "__getitem__", lambda self, rows: seen.append(rows) or take(self, rows)
+    )
+    chunks.fit_scale(most=5)
+    assert len(range(len(chunks))[seen[0]]) <= 5
+
+
+def test_picking_recordings_does_not_read_them_again(monkeypatch):
+    two = Recordings([tone(1.0), tone(1.0, 300)], RATE, labels={"who": torch.tensor([0, 1])})
+    monkeypatch.setattr("diffsda.audio.check_wave", lambda wave, name: 1 / 0)
+    assert two[[1]].names == ("recording 1",) and two[1:].labels["who"].tolist() == [1]
+    with pytest.raises(ValueError, match="rows pick no recording"):
+        two[[]]

@@ -5,8 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from diffsda import cases
+from diffsda.audio import Recordings
 from diffsda.cases import TOY, TOY_SHORT, as_heard, case_of, known_set, with_classes
 from diffsda.data import TOYS, Sequences
+from diffsda.sets import Splits
 
 
 @pytest.mark.parametrize("name", TOYS)
@@ -57,3 +60,22 @@ def test_a_toy_comes_with_its_classes_and_a_set_that_is_none_is_refused():
     pytest.importorskip("torchaudio")
     with pytest.raises(ValueError, match="unknown set 'rotr'"):
         case_of("rotr")
+
+
+def test_each_voice_teaches_the_judge_and_is_asked_about():
+    rate, waves = 16_000, [torch.randn(16_000) / 5 for _ in range(11)]
+    make = lambda who: Recordings(
+        waves[: len(who)],
+        rate,
+        labels={"speaker": torch.tensor(who)},
+        classes={"speaker": tuple("abcdefgh")},
+    )
+    preset = known_set("librispeech").preset("fast")
+    splits = Splits(make([0, 0, 1, 1]), make([2, 3, 3, 2, 4, 3, 2]), make([5]))
+    case = cases._voices("librispeech", splits, "val", (100, 100), preset)
+    who = lambda part: set(part.static["speaker"].tolist())
+    assert who(case.asked) == who(case.learnt) == {2, 3}  # the fifth has one recording
+    with pytest.raises(ValueError, match="each of the 2 voices .* has one recording"):
+        cases._voices("librispeech", replace(splits, val=make([2, 3])), "val", (9, 9), preset)
+    with pytest.raises(ValueError, match="nobody has said what is heard in timit"):
+        cases._voices("timit", splits, "val", (9, 9), preset)

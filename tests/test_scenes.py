@@ -168,3 +168,18 @@ def test_frames_become_latents_once(tmp_path):
     again = load_scenes("grid", replace(FOUR, windows=(2, 1)), tmp_path, stage)
     assert kept.stat().st_mtime_ns == written
     assert torch.equal(first.test[:].x, again.test[:].x)
+
+
+def test_who_is_asked_about_where_a_test_part_has_people_of_the_training(tmp_path):
+    people = [f"p{i % 6}" for i in range(60)]
+    parts = ["test" if i % 4 == 0 else "train" for i in range(60)]
+    moods = ["glad" if i % 3 else "sad" for i in range(60)]
+    labels = {"subject": people, "expression": moods, "part": parts}
+    prepared(tmp_path, "mug", [f"c{i}" for i in range(60)], labels)
+    fit, _, test = load_scenes("mug", FOUR, tmp_path)
+    assert set(fit[:1].static) == set(test[:1].static) == {"subject", "expression"}
+    prepared(tmp_path, "voxceleb", [f"c{i}" for i in range(60)], {
+        "speaker": [f"p{i // 15}" for i in range(60)], "video": [f"v{i // 5}" for i in range(60)],
+        "part": ["test" if i >= 45 else "train" for i in range(60)], "light": moods,
+    })  # fmt: skip
+    assert set(load_scenes("voxceleb", FOUR, tmp_path).test[:1].static) == {"light"}

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -355,3 +356,29 @@ def test_the_command_of_each_result_asks_for_that_result():
         assert (asked["seconds"] or 0.8) == row["seconds"] or data.endswith("_strings"), row
         assert asked["d_dim"] in (0, row["d_dim"])
         assert asked["part"] == row["part"] or asked["held_out"]
+
+
+def test_an_unknown_voice_is_nobody_in_a_comparison_of_one(voices):
+    who = voices.labels["speaker"]
+    told = torch.nn.functional.one_hot(who).float()
+    unknown = replace(voices, labels={"speaker": torch.where(who == 1, -1, who)})
+    told[who == 1] = told[who == 0][0]  # as the first, and nobody knows whose it is
+    name = voices.classes["speaker"][0]
+    assert verify_one(Factors(told, told), unknown, name)["percent"]["static"] == 0
+    assert verify_one(Factors(told, told), voices, name)["percent"]["static"] > 10
+
+
+def test_silent_recordings_of_a_prepared_set_are_left_out_and_named(tmp_path, capsys):
+    prepare(tmp_path, "fsdd", 8000, {"speaker": (("a", "b"), [0, 1, 0, 1])}, 4)
+    wave = np.load(tmp_path / "fsdd" / "wave.npy")
+    wave[3000:6010] = 0
+    np.save(tmp_path / "fsdd" / "wave.npy", wave)
+    heard = open_speech("fsdd", tmp_path)
+    assert heard.names == ("fsdd 0", "fsdd 2", "fsdd 3")
+    assert heard.labels["speaker"].tolist() == [0, 0, 1]
+    assert "1 of 4 recordings are silent or clipped and left out: fsdd 1" in capsys.readouterr().out
+
+
+def test_a_rival_keeps_the_length_of_chunks(voices):
+    chunks = Chunks(voices, LogMel(), 0.4).fit_scale()
+    assert MeanFrames(chunks).settings["seconds"] == pytest.approx(0.4)

@@ -464,3 +464,34 @@ def test_values_between_semicolons_are_told_from_a_table_without_numbers(tmp_pat
         tables.read_table(path)
     pd.DataFrame({"a": [1.5, 2.0]}).to_csv(path, index=False)
     assert list(tables.read_table(path)["a"]) == [1.5, 2.0]
+
+
+@pytest.mark.parametrize("width", ["0.1", "0.01", "0.05", "0.25", "2"])
+@pytest.mark.parametrize("start", [0, 1_700_000_000])
+def test_regular_decimal_times_are_left_as_they_are(width, start):
+    times = start + float(width) * np.arange(400)
+    table = pd.DataFrame({"t": times, "a": np.arange(400.0)})
+    (plain,), (in_bins,) = (tables._records(table, Layout(time="t", bin=b)) for b in ("", width))
+    assert np.array_equal(plain.values, in_bins.values) and len(in_bins.times) == 400
+    late = table.drop(index=7)
+    with pytest.raises(ValueError, match=f"after {times[6]:.15g} comes {times[8]:.15g}"):
+        tables._records(late, Layout(time="t"))
+
+
+def test_groups_that_are_days_have_one_spelling():
+    days = pd.date_range("2024-01-01", periods=3).repeat(8)
+    table = pd.DataFrame({"day": days, "a": np.arange(24.0), "kind": np.repeat([1, 2, 3], 8)})
+    adapter = Tables(group="day", window=4, values=("a",))
+    groups = adapter.groups(table)
+    assert [len(part) for part in groups.values()] == [8, 8, 8]
+    assert set(groups) == set(adapter.labels(table, "kind")) == set(adapter.pieces(table).names)
+
+
+def test_a_gap_as_long_as_a_piece_is_named(table):
+    holed = table.copy()
+    holed.loc[100:219, holed.columns.difference(["date", "station"])] = np.nan
+    adapter, _ = DAYS.fitted(holed)
+    with pytest.raises(
+        ValueError, match="has no value at all in the .* steps from .*fill that gap"
+    ):
+        adapter.pieces(holed)

@@ -582,3 +582,12 @@ def test_real_sets(prepare, tmp_path, name, check):
     assert splits.train.frame == (len(splits.columns),)
     if name == "airquality":
         assert all(len(part) % 12 == 0 for part in splits), "twelve stations, all their months"
+
+
+def test_levels_and_movements_compare_frames_that_the_swap_has():
+    wave = torch.randn(1, 12, 2)
+    static = Sequences(1 + wave)  # 12 frames
+    swapped = Sequences(1 + wave, torch.tensor([7]))  # as long as the donor of d
+    table = levels_and_movements(swapped, static, Sequences(wave, torch.tensor([7])))
+    assert table.level_distance["from_s"] == pytest.approx(0, abs=1e-6)
+    assert table.movement_correlation["from_s"] == pytest.approx(1)

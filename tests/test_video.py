@@ -187,13 +187,33 @@ class TestFiles:
         write_film(tmp_path / f"a{suffix}", smooth(12), Fraction(30000, 1001))
         assert film_rate(tmp_path / f"a{suffix}") == pytest.approx(29.97, abs=0.05)
 
-    @pytest.mark.parametrize("rate, stated", [(25, 25), (12.5, 12.5), (8, 25 / 3), (30, 100 / 3)])
-    def test_a_gif_that_was_written_is_read(self, tmp_path, rate, stated):
+    @pytest.mark.parametrize("rate", [25, 12.5, 8, 30])
+    def test_a_gif_that_was_written_is_read(self, tmp_path, rate):
         video.write_film(smooth(12), tmp_path / "a.gif", rate)
         clips = read_clips(tmp_path)
-        assert clips.frames.shape == (12, 3, 32, 32) and clips.rate == pytest.approx(stated)
+        assert clips.frames.shape == (12, 3, 32, 32) and clips.rate == rate
         off = clips.frames.transpose(0, 2, 3, 1).astype(float) - smooth(12)
         assert np.abs(off).mean() < 12  # 256 colours a frame
+
+    def test_frames_that_stand_still_come_back_from_a_gif(self, tmp_path):
+        for name, frames in (("held", smooth(4).repeat(3, 0)), ("still", smooth(1).repeat(12, 0))):
+            video.write_film(frames, tmp_path / f"{name}.gif", 25)
+            assert read_clip(tmp_path / f"{name}.gif").shape == (12, 3, 32, 32)
+            assert film_rate(tmp_path / f"{name}.gif") == 25
+        Image.open(tmp_path / "held.gif").save(tmp_path / "other.gif", save_all=True, comment=b"hi")
+        assert read_clip(tmp_path / "other.gif").shape[0] == 4  # three of it are told nowhere
+
+    def test_a_film_whose_start_is_cut_away_is_not_cut_short(self, tmp_path):
+        write_film(tmp_path / "a.mp4", smooth(16), 25)
+        with av.open(tmp_path / "a.mp4") as whole, av.open(tmp_path / "b.mp4", "w") as cut:
+            stream = cut.add_stream_from_template(whole.streams.video[0])
+            for packet in whole.demux(video=0):
+                if packet.size:
+                    packet.pts -= 5 * packet.duration
+                    packet.dts -= 5 * packet.duration
+                    packet.stream = stream
+                    cut.mux(packet)
+        assert 8 < len(read_clip(tmp_path / "b.mp4")) <= 16
 
     def test_a_film_that_says_no_rate_has_the_one_that_is_named(self, tmp_path):
         write_film(tmp_path / "a.mpg", smooth(12), Fraction(30000, 1001))  # not its usual codec
@@ -464,3 +484,24 @@ def test_a_prepared_set_opens_without_being_read(tmp_path):
     assert isinstance(data, Sequences) and data.dynamic["deed"].shape == (3, 3)
     (home / "index.json").write_text(json.dumps(facts | {"rate": 0.0}))  # nobody knows it
     assert open_clips("made", tmp_path).rate == 25
+
+
+def test_an_array_is_cropped_as_a_file_is(tmp_path):
+    across = np.linspace(0, 255, 64).astype(np.uint8)
+    frames = np.broadcast_to(across, (4, 3, 48, 64)).copy()
+    for i, frame in enumerate(frames):
+        (tmp_path / "film").mkdir(exist_ok=True)
+        Image.fromarray(frame.transpose(1, 2, 0)).save(tmp_path / "film" / f"{i}.png")
+    read, reduced = read_clip(tmp_path / "film", size=16), Clips(frames, [0, 4]).reduced(16).frames
+    assert np.abs(read.astype(int) - reduced).max() <= 3
+    with pytest.raises(ValueError, match="must be bytes to be reduced, got float32"):
+        Clips(frames.astype(np.float32), [0, 4]).reduced(16)
+
+
+def test_labels_of_clips_are_whole_numbers_of_known_classes_and_left_to_their_owner():
+    frames, mine = np.zeros((6, 3, 4, 4), np.uint8), {"age": [0, 1, -1]}
+    clips = Clips(frames, [0, 2, 4, 6], static=mine, dynamic=mine, classes={"age": ("a", "b")})
+    assert mine == {"age": [0, 1, -1]} and clips.dynamic["age"].tolist() == [0, 0, 1, 1, -1, -1]
+    for wrong in ([0.5, 0.9, 1.7], [0, 1, 2], [0, -2, 1]):
+        with pytest.raises(ValueError, match="label 'age' must be whole numbers from 0 to below 2"):
+            Clips(frames, [0, 2, 4, 6], static={"age": wrong}, classes={"age": ("a", "b")})
