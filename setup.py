@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read("settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
-kinds = ("audio", "video", "faces", "classroom", "widgets", "browser", "app", "parquet", "docs", "results")
+kinds = ("audio", "vocoder", "video", "faces", "classroom", "widgets", "browser", "app", "parquet", "docs", "results")
 extras = {kind: cfg[f"{kind}_requirements"].split() for kind in kinds}
 extras["dev"] = sum((extras[kind] for kind in kinds if kind != "faces"), [])
 extras["dev"] += cfg["dev_requirements"].split()

@@ -22,6 +22,7 @@ from .blocks import Extra
 
 # %% ../nbs/29_sound.ipynb #libraries-29
 soundfile, torchaudio = Extra("soundfile", "audio"), Extra("torchaudio", "audio")
+transformers = Extra("transformers", "vocoder")
 
 # %% ../nbs/29_sound.ipynb #b025df9a
 class LogMel(nn.Module):
@@ -184,13 +185,11 @@ def hifigan(
 
     It must have been trained on HiFi-GAN's own log-mel frames at 22,050 Hz with a hop of 256, or it will croak.
     Raises ValueError if it makes another number of samples a frame, or reads another number of bands."""
-    from transformers import SpeechT5HifiGan
-
     if not (Path(folder) / "config.json").is_file():
         raise ValueError(
             f"{folder} holds no vocoder (no config.json); save one there with save_pretrained"
         )
-    network = SpeechT5HifiGan.from_pretrained(folder).eval()
+    network = transformers.SpeechT5HifiGan.from_pretrained(folder).eval()
     hop, bands = math.prod(network.config.upsample_rates), network.config.model_in_dim
     if (hop, bands) != (LogMel().hop, LogMel.features):
         raise ValueError(

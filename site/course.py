@@ -38,6 +38,11 @@ PARTS = [
     (44, "Part III: all of them", "audio,video"),
     (50, "Tools", "audio,video"),
 ]
+ALSO = {
+    "52": "app",
+    "55": "classroom",
+    "56": "dev",
+}  # number: what that notebook needs beside its part
 CLASSROOM = "For teachers"
 DROPPED_OUTPUTS = {
     "application/vnd.jupyter.widget-view+json",
@@ -70,7 +75,8 @@ def part_of(
             f"{path.name} begins with no number, so its place in the course is unknown; "
             "name it NN_topic.ipynb"
         )
-    return [part[1:] for part in PARTS if part[0] <= int(number[0])][-1]
+    heading, extras = [part[1:] for part in PARTS if part[0] <= int(number[0])][-1]
+    return heading, ",".join(filter(None, (extras, ALSO.get(number[0]))))
 
 
 def notebooks() -> list[Path]:

@@ -139,6 +139,16 @@ def test_a_notebook_opened_alone_installs_the_package_with_its_extras():
         assert (f"diffsda[{extras}] @ git+" if extras else '"diffsda @ git+') in second.source
 
 
+@pytest.mark.parametrize(
+    "name, needed",
+    [("52_app", "app"), ("55_classroom", "classroom"), ("56_cli", "dev"), ("30_audio", "audio")],
+)
+def test_a_notebook_alone_has_what_its_pages_run_by(name, needed):
+    assert needed in course.part_of(ROOT / "nbs" / f"{name}.ipynb")[1].split(",")
+    binder = (ROOT / "binder" / "requirements.txt").read_text()
+    assert {"dev": "papermill"}.get(needed, needed) in re.split(r"\W", binder)
+
+
 def test_a_notebook_without_a_number_is_refused():
     with pytest.raises(ValueError, match="begins with no number"):
         course.part_of(ROOT / "nbs" / "topic.ipynb")
