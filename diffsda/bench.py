@@ -932,13 +932,13 @@ def main(path="results/bench.json", rounds: int = 3, only: str = ""):
     """Measures every row, or those that `only` names: presets, start, processes, equal, recipe, swap. Prints and writes each as it is measured; other rows stay.
 
     Raises ValueError if no row is so named, and SystemExit, of status 1, in the end if one of these rows misses its must by more than its noise."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    torch.set_num_threads(1)
     words = only.split()
     unknown = [word for word in words if not any(word in name for name in ASKED)]
     if unknown:
         raise ValueError(f"no row is named by {unknown[0]!r}; there are {', '.join(ASKED)}")
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    torch.set_num_threads(1)
     wanted = lambda name: not words or any(word in name for word in words)
     machine = {"hardware": f"{platform.machine()}, one core", "command": "make bench"}
 

@@ -447,7 +447,7 @@ def store_rows(
     _change_rows(path, lambda stored: [row for row in stored if not former(row)] + rows)
 
 
-OF_A_RUN = ("seed", "value", "values", "std", "seeds", "hardware", "command", "paper")
+OF_A_RUN = ("seed", "value", "values", "std", "seeds", "hardware", "machines", "command", "paper")
 
 
 def store_runs(
@@ -457,7 +457,7 @@ def store_runs(
     """Adds the numbers of runs to a file of results, to which other runs may add at the same time.
 
     Runs that differ in nothing but the seed share a row: `values` by seed, their mean `value` and `std`, how many
-    `seeds`. A stored run gives way to one of the same seed; a number that is not finite is left out."""
+    `seeds`, and `machines` by seed where they differ. A stored run gives way to one of the same seed; a number that is not finite is left out."""
     number = lambda row: json.dumps({k: row[k] for k in sorted(row) if k not in OF_A_RUN})
 
     def with_ours(stored):
@@ -467,22 +467,25 @@ def store_runs(
                 continue
             former = found.get(number(row), {})
             values = former.get("values", {}) | {str(row["seed"]): float(f"{row['value']:.5g}")}
-            seeds, command, hardware = sorted(values), row["command"], row["hardware"]
+            machines = former.get("machines") or dict.fromkeys(values, former.get("hardware"))
+            machines = machines | {str(row["seed"]): row["hardware"]}
+            distinct = list(dict.fromkeys(machines[seed] for seed in values))
+            seeds, command = sorted(values, key=lambda seed: (len(seed), seed)), row["command"]
             if len(seeds) == 1:
                 command = command.replace("{seed}", *seeds)
             else:
                 command = command.replace("{seed}", "$seed")
                 command = f"for seed in {' '.join(seeds)}; do {command}; done"
-                machines = former["hardware"]
-                hardware = machines if hardware in machines else f"{machines}; {hardware}"
             found[number(row)] = {k: v for k, v in row.items() if k != "seed"} | {
                 "values": values,
                 "value": float(f"{mean(values.values()):.5g}"),
                 "std": float(f"{pstdev(values.values()):.3g}"),
                 "seeds": len(seeds),
-                "hardware": hardware,
+                "hardware": "; ".join(distinct),
                 "command": command,
             }
+            if len(distinct) > 1:
+                found[number(row)]["machines"] = machines
         return [*found.values()]
 
     _change_rows(path, with_ours)

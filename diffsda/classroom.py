@@ -121,6 +121,12 @@ def _keep_apart(given: Path, *rooms: Path):
             )
 
 
+def _is_ours(folder: Path) -> bool:
+    "Whether a folder holds a course that `hand_out` made."
+    config = folder / "nbgrader_config.py"
+    return config.is_file() and config.read_text(encoding="utf-8", errors="replace") == CONFIG
+
+
 def hand_out(
     source: str | Path,  # folder of assignments, each a folder with the notebook of its name
     folder: str | Path,  # of the course; made, or brought up to date
@@ -136,10 +142,10 @@ def hand_out(
         raise ValueError(f"no assignment in {source}; expected NAME/NAME.ipynb in it")
     rooms = folder / "source", folder / "release"
     _keep_apart(source, *rooms)
-    foreign = [room for room in rooms if room.exists()]
-    if foreign and not (folder / "nbgrader_config.py").exists():
+    foreign = [room for room in (*rooms, folder / "nbgrader_config.py") if room.exists()]
+    if foreign and not _is_ours(folder):
         raise ValueError(
-            f"{foreign[0]} is there and no part of a course; name a folder for the course alone"
+            f"{foreign[0]} is there and no part of this course; name a folder for the course alone"
         )
     for room in rooms:
         shutil.rmtree(room, ignore_errors=True)
@@ -231,12 +237,13 @@ def collect(
             f"no student in {submissions}; expected a folder with STUDENT/NOTEBOOK.ipynb or STUDENT.zip"
         )
     _keep_apart(submissions, folder / "submitted")
+    own = lambda entry: entry.stem if entry.suffix == ".zip" else entry.name
+    students = [re.sub(r"[^\w.@-]+", "_", own(entry)) for entry in entries]
+    if twice := [student for student in students if students.count(student) > 1]:
+        raise ValueError(f"two submissions of {twice[0]!r} in {submissions}; keep one of them")
     shutil.rmtree(folder / "submitted", ignore_errors=True)
     remarks: dict = {}
-    for entry in entries:
-        student = re.sub(r"[^\w.@-]+", "_", entry.stem if entry.suffix == ".zip" else entry.name)
-        if student in remarks:
-            raise ValueError(f"two submissions of {student!r} in {submissions}; keep one of them")
+    for entry, student in zip(entries, students):
         with tempfile.TemporaryDirectory() as unpacked:
             if entry.is_file():
                 try:

@@ -115,7 +115,7 @@ def in_pieces(
     times = tuple(times) or tuple(np.arange(len(whole)) for whole in wholes)
     parts = [wholes[i][start : start + V] for i, start in cuts]
     for (i, start), part in zip(cuts, parts):
-        if not part.isfinite().any():
+        if len(part) and not part.isfinite().any():
             raise ValueError(
                 f"{names[i]!r} has no value at all in the {len(part)} steps from {times[i][start]}, which are a piece of their own; "
                 "fill that gap, or cut the data there and name two things"

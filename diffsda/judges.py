@@ -273,8 +273,10 @@ def discriminative_score(
     | None = None,  # of the classifier; None: half of a frame's numbers, at least 2 (TimeGAN)
 ) -> tuple[float, float]:  # mean and standard deviation, 0..0.5
     "Distance from guessing of a classifier that tells real from generated, both with the holes of the real ones, on the fifth it was not trained on."
-    if real.frame != generated.frame:
-        raise ValueError(f"real and generated frames differ: {real.frame} and {generated.frame}")
+    if real.x.shape[1:] != generated.x.shape[1:]:
+        raise ValueError(
+            f"real and generated frames differ, (V, *frame) {tuple(real.x.shape[1:])} and {tuple(generated.x.shape[1:])}"
+        )
     n = min(len(real), len(generated))
     if n < 10:
         raise ValueError(f"at least 10 sequences of each kind are needed, got {n}")

@@ -97,17 +97,19 @@ class DiffSDA(Rebuildable):
     def __init__(
         self,
         encoder: SequenceEncoder,  # clean sequence -> Factors
-        decoder: nn.Module,  # frame decoder: condition(z), forward(x, c_noise, condition) (07_frames)
+        decoder: nn.Module,  # frame decoder: frame, z_dim, condition(z), forward(x, c_noise, condition) (07_frames)
         sigma_data: float = 0.5,  # standard deviation of the normalised data
         student: nn.Module
         | None = None,  # a network like the decoder that needs few calls (35_distil)
     ):
         super().__init__()
-        makes = getattr(decoder, "frame", None), getattr(decoder, "z_dim", encoder.z_dim)
-        if makes != (encoder.frames.frame, encoder.z_dim):
+        reads, makes = tuple(encoder.frames.frame), tuple(decoder.frame)
+        if reads != makes:
+            raise ValueError(f"the encoder reads frames {reads}, and the decoder makes {makes}")
+        if decoder.z_dim != encoder.z_dim:
             raise ValueError(
-                f"the decoder makes frames {makes[0]} from {makes[1]} numbers, the encoder reads frames "
-                f"{encoder.frames.frame} and tells {encoder.z_dim}; give the decoder z_dim = encoder.z_dim"
+                f"the decoder makes a frame from {decoder.z_dim} numbers, the encoder tells {encoder.z_dim}; "
+                "give the decoder z_dim = encoder.z_dim"
             )
         self.encoder, self.decoder, self.sigma_data = encoder, decoder, sigma_data
         self.student = student

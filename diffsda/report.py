@@ -88,11 +88,12 @@ class Label:
                 f"{', '.join(list(values)[:3])}, those of the things {', '.join(dict.fromkeys(str(e.name) for e in excerpts[:3]))}"
             )
         numbers = all(isinstance(y, int | float | np.number) for y in different)
-        if numbers and len(different) > 12:
+        told = [y for y in found if y is not None]
+        alone = len(different) == len(told)  # no value comes twice
+        if numbers and (len(different) > 12 or alone):
             y = [np.nan if y is None else float(y) for y in found]
             return Label(torch.tensor(y, dtype=torch.float32), ())
-        told = [y for y in found if y is not None]
-        if len(different) == len(told):
+        if alone:
             raise ValueError(
                 f"label {name!r} has another value for each of these things, so none can be learnt from some and asked of "
                 f"others ({', '.join(map(str, told[:3]))}, ..); leave it out"

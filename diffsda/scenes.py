@@ -51,7 +51,9 @@ def split(clips: Clips, owner: str) -> tuple:
 def _untaught(clips: Clips, rows: tuple) -> set:
     "Static labels of which no test clip has a class that was trained on, as is whose clip it is where owners were split."
     fit, _, test = rows
-    return {"part"} | {k for k, y in clips.static.items() if not np.isin(y[test], y[fit]).any()}
+    return {"part"} | {
+        k for k, y in clips.static.items() if not np.isin(y[test][y[test] >= 0], y[fit]).any()
+    }
 
 
 def _without(clips: Clips, labels: set) -> Clips:

@@ -56,6 +56,8 @@ def open_speech(
     except ValueError:  # of a recording in which nothing is heard; reading all is slow, so only now
         heard = [i for i in every if _is_heard(waves[i])]
         out = [facts["files"][i] for i in sorted({*every} - {*heard})]
+        if not out:  # it was something else
+            raise
         print(
             f"{name}: {len(out)} of {len(every)} recordings are silent or clipped and left out: {', '.join(out[:5])}"
         )

@@ -266,11 +266,13 @@ def binned(record: Record, layout: Layout) -> Record:
     "A record in steps of width `layout.bin`. Raises ValueError for a width that cannot be read, or one that leaves 99 of 100 steps empty."
     width = _width(layout, record.times)
     zero = np.zeros(1, record.times.dtype)[0]
-    step = (record.times - zero) / width
-    if not np.issubdtype(record.times.dtype, np.datetime64):  # 0.3 / 0.1 is a hair less than 3
-        near = step.round()
-        step = np.where(np.abs(step - near) < 1e-4, near, step)
-    step = np.floor(step).astype(np.int64)
+    if np.issubdtype(record.times.dtype, np.datetime64):
+        step = ((record.times - zero) // width).astype(np.int64)
+    else:  # 0.3 / 0.1 is a hair less than 3, and large times are rounded themselves
+        share = record.times / width
+        hair = max(1e-4, 4 * np.spacing(float(np.abs(record.times).max())) / width)
+        step = np.where(np.abs(share - share.round()) < hair, share.round(), np.floor(share))
+        step = step.astype(np.int64)
     if step[-1] - step[0] >= 100 * len(step):
         raise ValueError(
             f"in steps of {layout.bin}, group {record.group!r} would have {step[-1] - step[0] + 1:,} steps for "
@@ -517,7 +519,11 @@ class Tables(Layout, Adapter):
         table, layout = as_frame(things, self)
         if name not in table:
             raise ValueError(f"the table has no column {name!r}; {nearest(name, table)}")
-        whose = table[layout.group].map(str) if layout.group else pd.Series("all", table.index)
+        whose = (
+            table[layout.group].astype(object).map(str)
+            if layout.group
+            else pd.Series("all", table.index)
+        )
         told = table[name].groupby(whose).unique()
         for group, values in told.items():
             if len(values) > 1:

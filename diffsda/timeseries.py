@@ -436,9 +436,10 @@ def levels_and_movements(
         mask = (donor.mask & swapped.mask).expand_as(donor.x)
         theirs, their_movement = _level_and_movement(donor.x, mask)
         ours, our_movement = _level_and_movement(swapped.x, mask)
-        apart = (ours - theirs).square().sum(1) / mask.any(1).sum(1)
+        both = mask.flatten(1).any(1)  # a pair may have no frame in common
+        apart = (ours - theirs)[both].square().sum(1) / mask[both].any(1).sum(1)
         rows[name] = {
             "level_distance": apart.sqrt().mean().item(),
-            "movement_correlation": (our_movement * their_movement).sum(1).mean().item(),
+            "movement_correlation": (our_movement * their_movement)[both].sum(1).mean().item(),
         }
     return pd.DataFrame(rows).T

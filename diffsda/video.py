@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,14 @@ class Clips:
                 if len(y) not in allowed:
                     raise ValueError(f"label {name!r} has {len(y)} entries for {len(names)} clips")
                 most = len(self.classes.get(name, ())) or math.inf
-                if y.is_floating_point() or not ((y >= -1) & (y < most)).all():
+                whole = y.long()
+                if y.is_floating_point() or not ((whole >= -1) & (whole < most)).all():
                     raise ValueError(
-                        f"label {name!r} must be whole numbers from 0 to below {most}, or -1 for unknown, got {y.dtype}, {y.min()} to {y.max()}"
+                        f"label {name!r} must be whole numbers from 0 to below {most}, or -1 for unknown, got {y.dtype}, {whole.min()} to {whole.max()}"
                     )
-                labels[name] = y.long()
+                labels[name] = whole
                 if kind == "dynamic" and len(y) == len(names):  # frame by frame
-                    labels[name] = y.long().repeat_interleave(torch.from_numpy(lengths))
+                    labels[name] = whole.repeat_interleave(torch.from_numpy(lengths))
             object.__setattr__(self, kind, labels)
         object.__setattr__(self, "starts", starts)
         object.__setattr__(self, "names", names)
@@ -186,23 +188,29 @@ def _opened(path: Path):
         ) from error
 
 
-def _gif(path: Path) -> tuple:  # frames a second, frames
-    "What a GIF shows: equal neighbours are one picture in it that stays longer. Raises ValueError if it cannot be decoded."
+def _gif(path: Path):
+    """Frames a second, then the frames of a GIF; in one of ours equal neighbours are one picture that stays longer, as `write_film` tells.
+
+    Raises ValueError if it cannot be decoded."""
     from PIL import Image
 
     try:
         with Image.open(path) as gif:
             told = re.fullmatch(rb"([\d.]+) frames a second", gif.info.get("comment", b""))
-            shown = []
+            stays = []  # ms
             for i in range(gif.n_frames):
                 gif.seek(i)
-                shown.append((gif.convert("RGB"), gif.info.get("duration") or 100))  # ms
+                stays.append(gif.info.get("duration") or 100)
+            rate = float(told[1]) if told else 1000 / float(np.median(stays))
+            yield rate
+            for i, ms in enumerate(stays):
+                gif.seek(i)
+                for _ in range(max(1, round(ms * rate / 1000)) if told else 1):
+                    yield gif.convert("RGB")
     except (OSError, EOFError, SyntaxError) as error:
         raise ValueError(
             f"{path} cannot be decoded ({type(error).__name__}: {error}); get the file again"
         ) from error
-    rate = float(told[1]) if told else 1000 / min(ms for _, ms in shown)
-    return rate, [image for image, ms in shown for _ in range(max(1, round(ms * rate / 1000)))]
 
 
 def film_rate(
@@ -210,7 +218,7 @@ def film_rate(
 ) -> float:  # frames a second; 0: the file does not say it
     "The rate that a film states. Raises ValueError if it cannot be opened."
     if Path(path).suffix.lower() == ".gif":
-        return _gif(Path(path))[0]
+        return next(_gif(Path(path)))
     with _opened(Path(path)) as container:
         stream = container.streams.video[0]
         return float(stream.average_rate or 0)
@@ -219,7 +227,7 @@ def film_rate(
 def _film(path: Path):
     "The frames of a video file, one by one. Raises ValueError if it cannot be decoded to its end."
     if path.suffix.lower() == ".gif":
-        yield from _gif(path)[1]
+        yield from islice(_gif(path), 1, None)
         return
     with _opened(path) as container:
         stream, came = container.streams.video[0], 0
@@ -349,11 +357,15 @@ def write_film(
     path: Path,  # ends in .gif, or in what PyAV can write: .mp4
     rate: float,  # frames a second; a GIF counts in hundredths: 8 become 8.33, 30 become 33.3
 ):
-    "Nothing; the frames are in a file that any browser shows. Raises ValueError if films need PyAV, which is not there."
+    "Nothing; the frames are in a file that any browser shows. Raises ValueError if films need PyAV, which is not there, and for a GIF of more than 100."
     from PIL import Image
 
     if path.suffix == ".gif":
         first, *others = map(Image.fromarray, frames)
+        if rate > 100:
+            raise ValueError(
+                f"a GIF shows at most 100 frames a second, got {rate:g}; write a film, .mp4"
+            )
         told = f"{rate:g} frames a second"  # for who reads it again: equal neighbours become one
         options = {"duration": 1000 / rate, "loop": 0, "comment": told.encode()}
         first.save(path, save_all=True, append_images=others, **options)

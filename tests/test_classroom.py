@@ -434,8 +434,12 @@ def test_nothing_that_was_given_is_made_anew(tmp_path, circles):
         with pytest.raises(ValueError, match="overlaps with .*source.* would be lost"):
             hand_out(own, course)
     (tmp_path / "site" / "source").mkdir(parents=True)
-    with pytest.raises(ValueError, match="no part of a course"):
+    with pytest.raises(ValueError, match="no part of this course"):
         hand_out(source, tmp_path / "site")
+    (tmp_path / "algebra").mkdir()
+    (tmp_path / "algebra" / "nbgrader_config.py").write_text("c = get_config()  # another course")
+    with pytest.raises(ValueError, match="no part of this course"):
+        hand_out(source, tmp_path / "algebra")
     assert work.read_text() == "mine" and (tmp_path / "site" / "source").is_dir()
     assert list((course / "source").glob("*/*.ipynb"))
 

@@ -95,3 +95,5 @@ def test_a_label_that_names_every_thing_is_refused_by_name():
         Label.of("title", {f"film {i}": f"t{i}" for i in range(4)}, things)
     told = Label.of("kind", {f"film {i}": "ab"[i % 2] for i in range(4)}, things)
     assert told.y.tolist() == [0, 1, 0, 1]
+    ages = Label.of("age", {f"film {i}": 20 + i for i in range(4)}, things)
+    assert ages.classes == () and ages.y.tolist() == [20, 21, 22, 23]

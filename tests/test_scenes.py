@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffsda import scenes
 from diffsda.disentangler import Disentangler
 from diffsda.scenes import PRESETS, films_of, load_scenes
 from diffsda.sets import build, by_group
@@ -183,3 +184,6 @@ def test_who_is_asked_about_where_a_test_part_has_people_of_the_training(tmp_pat
         "part": ["test" if i >= 45 else "train" for i in range(60)], "light": moods,
     })  # fmt: skip
     assert set(load_scenes("voxceleb", FOUR, tmp_path).test[:1].static) == {"light"}
+    who = torch.tensor([0, -1, 1, -1])  # nobody knows the second and the last
+    clips = Clips(np.zeros((4, 3, 4, 4), np.uint8), range(5), static={"who": who})
+    assert scenes._untaught(clips, ([0, 1], [], [2, 3])) == {"part", "who"}

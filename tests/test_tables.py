@@ -466,7 +466,7 @@ def test_values_between_semicolons_are_told_from_a_table_without_numbers(tmp_pat
     assert list(tables.read_table(path)["a"]) == [1.5, 2.0]
 
 
-@pytest.mark.parametrize("width", ["0.1", "0.01", "0.05", "0.25", "2"])
+@pytest.mark.parametrize("width", ["0.1", "0.01", "0.05", "0.25", "2", "0.001"])
 @pytest.mark.parametrize("start", [0, 1_700_000_000])
 def test_regular_decimal_times_are_left_as_they_are(width, start):
     times = start + float(width) * np.arange(400)
@@ -476,6 +476,14 @@ def test_regular_decimal_times_are_left_as_they_are(width, start):
     late = table.drop(index=7)
     with pytest.raises(ValueError, match=f"after {times[6]:.15g} comes {times[8]:.15g}"):
         tables._records(late, Layout(time="t"))
+
+
+@pytest.mark.parametrize("unit", ["ns", "us", "ms"])
+def test_steps_of_a_millisecond_fill_their_bins(unit):
+    times = np.datetime64("2024-01-01", unit) + np.arange(4000) * np.timedelta64(1, "ms")
+    table = pd.DataFrame({"t": times, "a": np.arange(4000.0)})
+    (found,) = tables._records(table, Layout(time="t", bin="1ms"))
+    assert np.array_equal(found.values[:, 0], table.a)
 
 
 def test_groups_that_are_days_have_one_spelling():

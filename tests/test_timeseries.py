@@ -591,3 +591,12 @@ def test_levels_and_movements_compare_frames_that_the_swap_has():
     table = levels_and_movements(swapped, static, Sequences(wave, torch.tensor([7])))
     assert table.level_distance["from_s"] == pytest.approx(0, abs=1e-6)
     assert table.movement_correlation["from_s"] == pytest.approx(1)
+    seen = torch.ones(2, 12, 2, dtype=torch.bool)
+    seen[1, :8] = False  # observed where its swap has no frames
+    three = [torch.cat([x, x]) for x in (1 + wave, wave)]
+    table = levels_and_movements(
+        Sequences(three[0], torch.tensor([7, 7])),
+        Sequences(three[0], observed=seen),
+        Sequences(three[1], torch.tensor([7, 7])),
+    )
+    assert table.loc["from_s"].tolist() == pytest.approx([0, 1], abs=1e-6)

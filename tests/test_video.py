@@ -202,6 +202,8 @@ class TestFiles:
             assert film_rate(tmp_path / f"{name}.gif") == 25
         Image.open(tmp_path / "held.gif").save(tmp_path / "other.gif", save_all=True, comment=b"hi")
         assert read_clip(tmp_path / "other.gif").shape[0] == 4  # three of it are told nowhere
+        with pytest.raises(ValueError, match="at most 100 frames a second, got 120"):
+            video.write_film(smooth(4), tmp_path / "fast.gif", 120)
 
     def test_a_film_whose_start_is_cut_away_is_not_cut_short(self, tmp_path):
         write_film(tmp_path / "a.mp4", smooth(16), 25)
@@ -502,6 +504,7 @@ def test_labels_of_clips_are_whole_numbers_of_known_classes_and_left_to_their_ow
     frames, mine = np.zeros((6, 3, 4, 4), np.uint8), {"age": [0, 1, -1]}
     clips = Clips(frames, [0, 2, 4, 6], static=mine, dynamic=mine, classes={"age": ("a", "b")})
     assert mine == {"age": [0, 1, -1]} and clips.dynamic["age"].tolist() == [0, 0, 1, 1, -1, -1]
+    assert Clips(frames, [0, 3, 6], static={"a": np.array([0, 1], np.uint8)}).static["a"][1] == 1
     for wrong in ([0.5, 0.9, 1.7], [0, 1, 2], [0, -2, 1]):
         with pytest.raises(ValueError, match="label 'age' must be whole numbers from 0 to below 2"):
             Clips(frames, [0, 2, 4, 6], static={"age": wrong}, classes={"age": ("a", "b")})

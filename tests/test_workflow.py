@@ -171,6 +171,11 @@ def test_runs_that_differ_in_their_seed_share_a_row(tmp_path):
     assert both["values"] == {"0": 0.1, "2": 0.3} and both["hardware"] == "a CPU; a GPU"
     assert (both["value"], both["std"], both["seeds"]) == (0.2, 0.1, 2)
     assert both["command"] == "for seed in 0 2; do run it -p seed $seed; done"
+    assert both["machines"] == {"0": "a CPU", "2": "a GPU"} and "machines" not in first
+    store_runs(path, [row(2, 0.3), row(10, 0.2)])
+    _, again, *_ = json.loads(path.read_text())
+    assert again["hardware"] == "a CPU" and "machines" not in again
+    assert again["command"].startswith("for seed in 0 2 10;")
     assert ada["values"] == {"ada": 0.2} and ada["command"] == "run it -p seed ada"
 
 
