@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -187,6 +188,12 @@ MORPH = "morph: s of the second (0), of the first (1)"
 def _to_keep(gr, end: str):
     return gr.DownloadButton(f"Download as {end[1:]}", interactive=False)
 
+
+def _picked(model: Disentangler, things: dict, name: str):
+    yield None  # what was chosen is forgotten first
+    with _told():
+        yield Given.of(model, things[name])
+
 # %% ../nbs/52_app.ipynb #393d0488
 def build_app(
     model: Disentangler,
@@ -209,11 +216,6 @@ def build_app(
             with _told(path):
                 yield things, which, Given.of(model, things[names[0]])
 
-    def pick(things, name):
-        yield None
-        with _told():
-            yield Given.of(model, things[name])
-
     def make(static, dynamic, amount, *moves):
         moves = moves[: len(along_s)], moves[len(along_s) :]
         shown, paths = _made(model, kind, Path(folder.name), static, dynamic, amount, moves)
@@ -230,7 +232,7 @@ def build_app(
                     which = gr.Dropdown(visible=False, label=f"{kind.word} to use of this file")
                 things, one = gr.State({}), gr.State()
                 drop.change(take, drop, [things, which, one], **turn)
-                which.input(pick, [things, which], one, **turn)
+                which.input(partial(_picked, model), [things, which], one, **turn)
                 given.append(one)
         with gr.Row():
             swap = gr.Button("Swap", variant="primary")

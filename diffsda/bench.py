@@ -928,14 +928,19 @@ ASKED = tuple(  # what names rows
 )
 
 
-def main(path="results/bench.json", rounds: int = 3, only: str = ""):
-    """Measures every row, or those that `only` names: presets, start, processes, equal, recipe, swap. Prints and writes each as it is measured; other rows stay.
-
-    Raises ValueError if no row is so named, and SystemExit, of status 1, in the end if one of these rows misses its must by more than its noise."""
+def _known_words(only: str) -> list:
     words = only.split()
     unknown = [word for word in words if not any(word in name for name in ASKED)]
     if unknown:
         raise ValueError(f"no row is named by {unknown[0]!r}; there are {', '.join(ASKED)}")
+    return words
+
+# %% ../nbs/60_bench.ipynb #bench-main
+def main(path="results/bench.json", rounds: int = 3, only: str = ""):
+    """Measures every row, or those that `only` names: presets, start, processes, equal, recipe, swap. Prints and writes each as it is measured; other rows stay.
+
+    Raises ValueError if no row is so named, and SystemExit, of status 1, in the end if one of these rows misses its must by more than its noise."""
+    words = _known_words(only)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)

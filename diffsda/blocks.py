@@ -446,7 +446,7 @@ def store_rows(
     "Adds rows to a file of results, to which other runs may add at the same time, in the place of former ones."
     _change_rows(path, lambda stored: [row for row in stored if not former(row)] + rows)
 
-
+# %% ../nbs/06_blocks.ipynb #blocks-store-runs
 OF_A_RUN = ("seed", "value", "values", "std", "seeds", "hardware", "machines", "command", "paper")
 
 
@@ -490,7 +490,7 @@ def store_runs(
 
     _change_rows(path, with_ours)
 
-
+# %% ../nbs/06_blocks.ipynb #blocks-gather-runs
 def gather_runs(
     path,  # as for `store_rows`
     files: Iterable,  # the JSON files of runs

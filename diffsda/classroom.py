@@ -258,7 +258,7 @@ def collect(
             }
     return remarks
 
-
+# %% ../nbs/55_classroom.ipynb #classroom-copy
 def _copy(room: Path, name: str, goal: Path) -> str:
     "A remark, empty if a notebook of that name was found in `room` and copied to `goal`."
     import nbformat

@@ -187,7 +187,7 @@ def _opened(path: Path):
             f"{path} cannot be decoded ({type(error).__name__}: {error}); get the file again"
         ) from error
 
-
+# %% ../nbs/22_video.ipynb #video-gif
 def _gif(path: Path):
     """Frames a second, then the frames of a GIF; in one of ours equal neighbours are one picture that stays longer, as `write_film` tells.
 
