@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from .audio import Chunks, LogMel, Recordings
-from .blocks import ResidualBlock, SelfAttention, change_file
+from .blocks import ResidualBlock, SelfAttention, store_rows
 from .data import Scale, Sequences, toy_splits
 from .encoder import Factors
 from .frames import MLPDecoder, MLPEncoder, UNet, UNetDecoder, UNetEncoder
@@ -913,12 +913,6 @@ def rows_of_sampling(name: str, report: Callable, rounds: int):
     if torch.cpu._is_avx512_bf16_supported():
         report(multistep_row(name, model, data, 5.0, None, bf16=True, **few))
 
-# %% ../nbs/60_bench.ipynb #bench-with-row
-def _with_row(row: dict, text: str) -> str:
-    "A table of results, as JSON, with this row in the place of the one of its name."
-    rows = {other["name"]: other for other in json.loads(text or "[]")}
-    return json.dumps(list((rows | {row["name"]: row}).values()), indent=1) + "\n"
-
 # %% ../nbs/60_bench.ipynb #2037a7b9
 ASKED = tuple(  # what names rows
     dict.fromkeys(
@@ -952,7 +946,7 @@ def main(path="results/bench.json", rounds: int = 3, only: str = ""):
     def report(row: Row):
         if missed(row):
             failed.append(f"{row.name}: {row.ratio:.2f}, must {row.must:g}")
-        change_file(path, partial(_with_row, asdict(row) | machine))
+        store_rows(path, [asdict(row) | machine], lambda other: other["name"] == row.name)
         must, aim = (f"{n:g}" if n else "-" for n in (row.must, row.aim))
         print(
             f"{row.name:56} {row.ratio:8.2f} (lower quartile {row.lower_quartile:.2f}, must {must}, "

@@ -444,7 +444,14 @@ def store_rows(
     former: Callable,  # row -> whether it gives way to these
 ):
     "Adds rows to a file of results, to which other runs may add at the same time, in the place of former ones."
-    _change_rows(path, lambda stored: [row for row in stored if not former(row)] + rows)
+
+    def with_ours(stored):
+        gone = [former(row) for row in stored]
+        place = gone.index(True) if True in gone else len(stored)
+        kept = [row for row, out in zip(stored, gone) if not out]
+        return kept[:place] + rows + kept[place:]
+
+    _change_rows(path, with_ours)
 
 # %% ../nbs/06_blocks.ipynb #blocks-store-runs
 OF_A_RUN = ("seed", "value", "values", "std", "seeds", "hardware", "machines", "command", "paper")
@@ -500,14 +507,8 @@ def gather_runs(
     files = sorted(files)
     if not files:
         raise FileNotFoundError(f"no runs to gather for {path}; make results makes them")
-    store_runs(
-        path,
-        [
-            row
-            for file in files
-            for row in rows_of(json.loads(Path(file).read_text(encoding="utf-8")))
-        ],
-    )
+    read = lambda file: json.loads(Path(file).read_text(encoding="utf-8"))
+    store_runs(path, [row for file in files for row in rows_of(read(file))])
 
 # %% ../nbs/06_blocks.ipynb #ffb05b1a
 def _told(module: Rebuildable) -> tuple[dict, dict]:  # facts and tensors of a checkpoint

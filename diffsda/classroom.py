@@ -122,9 +122,9 @@ def _keep_apart(given: Path, *rooms: Path):
 
 
 def _is_ours(folder: Path) -> bool:
-    "Whether a folder holds a course that `hand_out` made."
-    config = folder / "nbgrader_config.py"
-    return config.is_file() and config.read_text(encoding="utf-8", errors="replace") == CONFIG
+    "Whether a folder holds a course that `hand_out` made, of whatever version and with whatever its teacher has set besides."
+    config, own = folder / "nbgrader_config.py", CONFIG.splitlines()[2]  # course_id
+    return config.is_file() and own in config.read_text(encoding="utf-8", errors="replace")
 
 
 def hand_out(

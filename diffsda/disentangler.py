@@ -114,18 +114,19 @@ def in_pieces(
     names = tuple(names) or tuple(map(str, range(len(wholes))))
     times = tuple(times) or tuple(np.arange(len(whole)) for whole in wholes)
     parts = [wholes[i][start : start + V] for i, start in cuts]
-    for (i, start), part in zip(cuts, parts):
-        if len(part) and not part.isfinite().any():
-            raise ValueError(
-                f"{names[i]!r} has no value at all in the {len(part)} steps from {times[i][start]}, which are a piece of their own; "
-                "fill that gap, or cut the data there and name two things"
-            )
     x = torch.full((len(parts), V, *parts[0].shape[1:]), torch.nan)
     for row, part in zip(x, parts):
         row[: len(part)] = part
-    lengths = torch.tensor([len(part) for part in parts])
+    lengths, seen = torch.tensor([len(part) for part in parts]), x.isfinite()
+    empty = ((lengths > 0) & ~seen.flatten(1).any(1)).nonzero()
+    if len(empty):
+        i, start = cuts[int(empty[0])]
+        raise ValueError(
+            f"{names[i]!r} has no value at all in the {int(lengths[empty[0]])} steps from {times[i][start]}, which are a piece of their own; "
+            "fill that gap, or cut the data there and name two things"
+        )
     holes = any(not whole.isfinite().all() for whole in wholes)
-    data = Sequences(x.nan_to_num() if not holes else x, lengths, x.isfinite() if holes else None)
+    data = Sequences(x.nan_to_num() if not holes else x, lengths, seen if holes else None)
     owner, place = torch.tensor(cuts).T.contiguous()
     return Pieces(data, owner, place, names, times, **more)
 

@@ -81,9 +81,7 @@ CASES = {  # what grows -> its function, and the sizes of the kept table
 # %% ../nbs/59_growth.ipynb #59a9008c
 def peak() -> float:
     "The most memory, in MiB, that this process has held so far."
-    if (
-        sys.platform == "linux"
-    ):  # elsewhere a process may start with the peak of the one that started it
+    if sys.platform == "linux":  # where getrusage begins with the peak of the parent
         told = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
         return int(re.search(r"VmHWM:\s+(\d+) kB", told)[1]) / 2**10
     unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere

@@ -326,9 +326,8 @@ class DiffSDA(Rebuildable):
         if isinstance(x_T, str):
             donor = {"dynamic": dynamic, "static": static}.get(x_T)
             x_T = None if donor is None else self.invert(donor, None, steps, lowest)
-            if (
-                donor is static and x_T.shape[:2] == d.shape[:2]
-            ):  # d may have frames that s's donor lacks
+            # d may have frames that the donor of s lacks
+            if donor is static and x_T.shape[:2] == d.shape[:2]:
                 bare = dynamic.frame_mask & ~static.frame_mask
                 x_T[bare] = torch.randn_like(x_T[bare])
         x = self.decode(Factors(s, d), x_T, steps, lowest, guidance, solver)

@@ -248,6 +248,16 @@ def records(
         found.append(Record(name, own, values[rows]))
     return found
 
+# %% ../nbs/41_tables.ipynb #tables-whose
+def _whose(
+    table: pd.DataFrame, layout: Layout
+) -> pd.Series:  # of each row, spelt as `records` does
+    return (
+        table[layout.group].astype(object).map(str)
+        if layout.group
+        else pd.Series("all", table.index)
+    )
+
 # %% ../nbs/41_tables.ipynb #cedbcaaf
 def _width(layout: Layout, times: np.ndarray):  # of times' own kind
     try:
@@ -511,7 +521,7 @@ class Tables(Layout, Adapter):
         if not layout.group:
             return {"all": table}
         names = _records(table, layout)
-        whose = table[layout.group].map(str)
+        whose = _whose(table, layout)
         return {r.group: table[whose == r.group].reset_index(drop=True) for r in names}
 
     def labels(self, things, name: str) -> dict:  # group -> label
@@ -519,11 +529,7 @@ class Tables(Layout, Adapter):
         table, layout = as_frame(things, self)
         if name not in table:
             raise ValueError(f"the table has no column {name!r}; {nearest(name, table)}")
-        whose = (
-            table[layout.group].astype(object).map(str)
-            if layout.group
-            else pd.Series("all", table.index)
-        )
+        whose = _whose(table, layout)
         told = table[name].groupby(whose).unique()
         for group, values in told.items():
             if len(values) > 1:

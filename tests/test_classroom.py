@@ -436,6 +436,9 @@ def test_nothing_that_was_given_is_made_anew(tmp_path, circles):
     (tmp_path / "site" / "source").mkdir(parents=True)
     with pytest.raises(ValueError, match="no part of this course"):
         hand_out(source, tmp_path / "site")
+    config = course / "nbgrader_config.py"
+    config.write_text(config.read_text() + "c.Exchange.timezone = 'UTC'  # set by the teacher\n")
+    hand_out(source, course)
     (tmp_path / "algebra").mkdir()
     (tmp_path / "algebra" / "nbgrader_config.py").write_text("c = get_config()  # another course")
     with pytest.raises(ValueError, match="no part of this course"):

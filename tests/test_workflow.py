@@ -153,6 +153,17 @@ def test_what_a_killed_run_left_beside_its_rows_is_cleared_away(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"rows.json", ".rows.json.lock"}
 
 
+def test_new_rows_stand_where_the_former_stood(tmp_path):
+    path = tmp_path / "rows.json"
+    for name in "abca":
+        store_rows(
+            path,
+            [{"data": name}, {"data": name, "more": 1}],
+            lambda old, name=name: old["data"] == name,
+        )
+    assert [row["data"] for row in json.loads(path.read_text())] == list("aabbcc")
+
+
 def test_runs_that_differ_in_their_seed_share_a_row(tmp_path):
     path = tmp_path / "rows.json"
     path.write_text('[{"metric": "of another day", "value": 7}]')
