@@ -114,7 +114,7 @@ def draw_from(
         torch.manual_seed(seed)
         prior, loss = prior_of(kind, codes.factors.s.shape[1], codes.factors.d.shape[2])
     config = TrainConfig(steps, 64, lr=6e-3, warmup=min(20, steps), ema=0.98, seed=seed)
-    train(prior.to(model.device).fit_scale(codes), loss, codes, config, progress=False)
+    train(prior.to(model.device).fit_scale(codes), loss, codes, config, desc="prior")
     g = torch.Generator().manual_seed(seed)
     drawn = prior.sample(len(case.asked), case.asked.lengths, steps=50, generator=g)
     x_T = torch.randn((*drawn.d.shape[:2], *case.asked.frame), generator=g).to(drawn.d.device)

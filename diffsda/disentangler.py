@@ -697,7 +697,7 @@ class Disentangler:
                 codes.factors.s.shape[-1], codes.factors.d.shape[-1], width=64, layers=2
             )
             self.prior = Prior(network).fit_scale(codes).to(self.network.device)
-        train(self.prior, prior_loss, codes, config, **options)
+        train(self.prior, prior_loss, codes, config, desc="prior", **options)
 
     # ---- kept in a folder
 

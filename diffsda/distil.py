@@ -133,5 +133,5 @@ def distilled(
     student.load_state_dict(model.decoder.state_dict())
     book = Lessons.of(model, data, lessons, config.seed, **sampling or {})
     loss = partial(distil_loss, teacher=model)
-    train(student.to(model.device), loss, book, config, **options)
+    train(student.to(model.device), loss, book, config, desc="student", **options)
     return DiffSDA(model.encoder, model.decoder, model.sigma_data, student).eval()

@@ -211,7 +211,7 @@ def train_judge(
             first.frame, static, dynamic, standard, hidden=hidden, recurrent=recurrent, noise=noise
         )
     config = config or TrainConfig(steps=300, batch=64, lr=3e-3, warmup=20, seed=seed)
-    train(judge.to(this_device()), _judge_loss, data, config, progress=False)
+    train(judge.to(this_device()), _judge_loss, data, config, desc="judge")
     return judge
 
 

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from .blocks import obeys_progress, progress_bar
 from .data import Sequences
 from .disentangler import Disentangler, Excerpt, in_pieces, worth
 from .encoder import Factors
@@ -431,6 +431,7 @@ def _checked(model: Disentangler, source, path: Path):
         )
 
 # %% ../nbs/51_report.ipynb #a9268678
+@obeys_progress
 def report(
     model: Disentangler,
     source,  # data of the kind it was fitted to: a file, a folder, or what else `fit` takes
@@ -455,9 +456,7 @@ def report(
     of = Subject.of(model, excerpts, about, seed)
     sections = []
     with plt.rc_context({"text.parse_math": False}):  # a dollar in a name is a dollar
-        for i, (heading, (how, make)) in enumerate(
-            tqdm(PARTS.items(), "report", disable=not progress)
-        ):
+        for i, (heading, (how, make)) in enumerate(progress_bar(PARTS.items(), "report")):
             if make is not leak_part or about:
                 text = f'<h2>{heading}</h2><p class="how">{how}</p>{make(of)}'
                 sections.append((f"part-{i + 1}", heading, text))

@@ -540,7 +540,7 @@ def _publish(record: dict, log, callbacks: tuple, bar):
     if log:
         log.write(json.dumps(record) + "\n")
         log.flush()
-    bar.set_postfix(loss=f"{record['loss']:.3f}")
+    bar.set_postfix(loss=f"{record['loss']:.3f}", refresh=False)  # with the next step
     for callback in callbacks:
         callback(record)
 
@@ -576,7 +576,8 @@ def train(
     *,
     folder=None,  # keeps checkpoints and log.jsonl, goes on from them (once finished: with more steps); None keeps nothing
     callbacks: tuple = (),  # each called with every record (a dict) as it is made
-    progress: bool = True,  # show a bar
+    progress: bool = True,  # show a bar if that takes over two seconds
+    desc: str = "train",  # beside the bar
 ) -> list:  # records: step, loss, lr, grad_norm, seconds
     """The history of a training, whose model is left with the final weights (their running mean, if `ema`).
 
@@ -589,7 +590,7 @@ def train(
         parts = world * config.accumulate
         state, history = _begin(model, loss, data, config, parts, folder)
         log = _open_log(folder, history) if rank == 0 else None
-        bar = progress_bar(None, "train", config.steps, initial=state.step, disable=rank > 0)
+        bar = progress_bar(None, desc, config.steps, initial=state.step, disable=rank > 0, delay=2)
         start = perf_counter()
         model.train()
         with (

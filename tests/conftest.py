@@ -9,6 +9,7 @@ import pytest
 import torch
 from forked import Forked
 from jupyter_client.provisioning import local_provisioner
+from tqdm import tqdm
 
 torch.set_num_threads(1)
 
@@ -24,6 +25,14 @@ def forked_kernels():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local_provisioner, "launch_kernel", Forked)
         yield
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    "Bars that show at once what they would only show after seconds."
+    real = tqdm.__init__
+    at_once = lambda bar, *args, delay=0, **more: real(bar, *args, **more)
+    monkeypatch.setattr(tqdm, "__init__", at_once)
 
 
 @pytest.hookimpl(trylast=True)

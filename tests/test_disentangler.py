@@ -342,14 +342,6 @@ def test_things_of_another_modality_are_refused(kind):
                     kind.model.encode(thing)
 
 
-@pytest.fixture
-def impatient(monkeypatch):
-    "Bars that show at once what they would only show after seconds."
-    real = tqdm.__init__
-    at_once = lambda bar, *args, delay=0, **more: real(bar, *args, **more)
-    monkeypatch.setattr(tqdm, "__init__", at_once)
-
-
 def test_whoever_wants_no_bar_sees_none(two_models, impatient, tmp_path, capfd):
     kind, model = make("films"), replace(two_models[0])
     kind.many = replace(kind.many, frames=kind.many.frames.repeat(2, 2).repeat(2, 3))
@@ -365,7 +357,7 @@ def test_whoever_wants_no_bar_sees_none(two_models, impatient, tmp_path, capfd):
     model.fit_prior(things, **quick | {"progress": True})  # bars are shown again
     model.distil(things, 1, **lessons)
     shown = capfd.readouterr().err
-    assert all(bar in shown for bar in ("train", "encode", "lessons"))
+    assert all(bar in shown for bar in ("prior", "encode", "lessons", "student"))
 
 
 # ---- kept in a folder

@@ -53,6 +53,15 @@ def test_a_page_needs_no_network_and_has_every_part(case):
     assert len(page) < 5e6
 
 
+def test_whoever_wants_no_bar_sees_none(case, impatient, tmp_path, capfd):
+    _, model, source, labels, _ = case
+    report(model, source, tmp_path / "silent.html", labels, progress=False)
+    assert capfd.readouterr().err == ""
+    report(model, source, tmp_path / "told.html", labels)
+    shown = capfd.readouterr().err
+    assert "report" in shown and ("judge" in shown) == bool(labels)
+
+
 def test_a_page_of_other_data_is_refused_and_the_former_stays(case):
     name, model, source, _, path = case
     before = path.read_text(encoding="utf-8")
