@@ -14,7 +14,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from makers import hiss, noise_bytes, tone
-from tqdm import tqdm
 
 from diffsda import disentangler
 from diffsda.audio import Recordings, Voices
