@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,9 @@ import pandas as pd
 import pytest
 import torch
 
+from diffsda.cli import parameters_of
 from diffsda.data import Sequences
+from diffsda.encoder import RECIPES
 from diffsda.model import denoising_loss
 from diffsda.sets import build, open_prepared, preset_of
 from diffsda.timeseries import (
@@ -600,3 +603,20 @@ def test_levels_and_movements_compare_frames_that_the_swap_has():
         Sequences(three[1], torch.tensor([7, 7])),
     )
     assert table.loc["from_s"].tolist() == pytest.approx([0, 1], abs=1e-6)
+
+
+def test_the_command_of_each_result_asks_for_its_recipe():
+    notebook = ROOT / "nbs" / "42_timeseries_experiments.ipynb"
+    usual = {name: parameter.default for name, parameter in parameters_of(notebook).items()}
+    rows = json.loads((ROOT / "results" / "timeseries.json").read_text(encoding="utf-8"))
+    trained = [row for row in rows if row.get("recipe")]
+    for row in trained:
+        words = shlex.split(row["command"].removeprefix("diffsda run "))[1:]
+        given = usual | dict(zip(words[1::3], words[2::3]))  # -p name value
+        asked = dict(RECIPES[given["recipe"]])
+        if float(given["d_noise"]) >= 0:
+            asked["d_noise"] = float(given["d_noise"])
+        static_first, noisy = asked["static_first"] > 0, asked["d_noise"] > 0
+        told = "static first" if static_first else "capacity" if noisy else "paper"
+        assert (told, str(given["training"])) == (row["recipe"], row["kind"]), row["command"]
+    assert len(trained) > 500
