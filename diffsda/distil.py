@@ -64,7 +64,7 @@ class Lessons:
         data,  # normalised sequences to take codes from: len(data), data[rows]
         count: int,  # of lessons, of one sequence each
         seed: int = 0,
-        **sampling,  # of the teacher's `decode`: steps, lowest; EDM's 63 calls if not given
+        **sampling,  # of the teacher's `decode`: steps, lowest; the paper's 63 calls if not given
     ) -> "Lessons":
         """Lessons that a seed decides, so that a training which was stopped finds the same ones again.
 
@@ -121,7 +121,7 @@ def distilled(
     lessons: int = 4000,  # sequences that the model makes first, 63 calls for each
     config: TrainConfig = DISTIL,
     sampling: dict
-    | None = None,  # levels of the model's own walk: steps, lowest; None: EDM's 63 calls
+    | None = None,  # levels of the model's own walk: steps, lowest; None: the paper's 63 calls
     **options,  # of train: folder, callbacks, progress
 ) -> DiffSDA:
     """The same model with a student beside its decoder, in evaluation mode; encoder and decoder are shared, not copied.
