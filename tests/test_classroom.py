@@ -406,6 +406,24 @@ def test_a_second_round_keeps_no_points_of_the_first(circles):
     assert grade(home / "in", home / "course").points.tolist() == [0]
 
 
+def test_who_is_absent_from_a_later_round_keeps_the_points_of_an_earlier_one(circles):
+    home, given = circles
+    right = filled(given, {"area": "area = lambda r: 3.14 * r**2"})
+    for student in ("007", "ann", "bob"):
+        hand_in(home / "in", student, "circles", right)
+    grade(home / "in", home / "course")
+    hand_in(home / "late", "cem", "circles", right)
+    (home / "late" / "ann").mkdir()
+    (home / "late" / "bob.zip").write_bytes(b"torn on its way")
+    (home / "late" / "dag").mkdir()
+    table = grade(home / "late", home / "course").set_index("student")
+    assert table.points.to_dict() == {"007": 5, "ann": 5, "bob": 5, "cem": 5, "dag": 0}
+    assert table.remark["ann"] == "not handed in; points of an earlier round"
+    kept = pd.read_csv(home / "course" / "grades.csv", dtype={"student": str})
+    assert kept.student.tolist() == list(table.index)
+    assert "5 of 5" in (home / "course" / "feedback" / "ann" / "index.html").read_text("utf-8")
+
+
 def test_points_given_by_hand_stay_and_wait_no_longer(circles):
     home, given = circles
     hand_in(home / "in", "ann", "circles", given)
