@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['FORMAT', 'OF_A_RUN', 'SigmaEmbedding', 'ScaleShift', 'modulate', 'group_norm', 'starts_at_zero', 'SelfAttention',
            'MadeAgain', 'made_again', 'Dropout', 'LayerNorm', 'compiler_works', 'compiled', 'activated',
-           'ResidualBlock', 'Extra', 'Rebuildable', 'write_checkpoint', 'read_checkpoint', 'change_file', 'read_rows',
-           'store_rows', 'store_runs', 'gather_runs', 'save_module', 'load_module', 'obeys_progress', 'progress_bar']
+           'ResidualBlock', 'Extra', 'Rebuildable', 'write_checkpoint', 'read_checkpoint', 'fingerprint', 'change_file',
+           'read_rows', 'store_rows', 'store_runs', 'gather_runs', 'save_module', 'load_module', 'obeys_progress',
+           'progress_bar']
 
 # %% ../nbs/06_blocks.ipynb #952782b3
 import glob
@@ -409,6 +410,15 @@ def read_checkpoint(
     path = Path(folder) / f"{name}.json"
     facts = _facts(path) if facts is None else facts
     return facts, _tensors(path, facts)
+
+# %% ../nbs/06_blocks.ipynb #blocks-mark
+def fingerprint(*modules: nn.Module) -> str:
+    "Eight letters that tell the weights of these modules from any others."
+    told = hashlib.sha256()
+    for module in modules:
+        tensors = {k: y.detach().cpu().clone() for k, y in module.state_dict().items()}
+        told.update(dump_tensors(tensors))
+    return told.hexdigest()[:8]
 
 # %% ../nbs/06_blocks.ipynb #2911d4e7
 def change_file(

@@ -12,6 +12,7 @@ import argparse
 import importlib.util
 import inspect
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -134,12 +135,17 @@ def train_command(args: argparse.Namespace) -> int:
 
 def distil_command(args: argparse.Namespace) -> int:
     "The exit status of `diffsda distil`: 0 once the model of the folder has a student beside it."
+    from diffsda.blocks import fingerprint
     from diffsda.own import load
 
     model = load(args.folder)
     options = {"lessons": args.lessons, "progress": not args.quiet}
-    folder = Path(args.folder) / "training_student"
+    network = model.network
+    made_of = f"{fingerprint(network.encoder, network.decoder)}-{args.lessons}-{args.steps}"
+    folder = Path(args.folder) / f"training_student-{made_of}"
     model.distil(args.source, args.steps, folder=folder, **options).save(args.folder)
+    for old in set(Path(args.folder).glob("training_student*")) - {folder}:
+        shutil.rmtree(old, ignore_errors=True)
     print(f"model: {args.folder}, which now decodes in one call; --levels asks the network itself")
     return 0
 

@@ -8,6 +8,7 @@ __all__ = ['PRIOR', 'Pieces', 'in_pieces', 'Excerpt', 'cuts', 'Adapter', 'Plain'
 
 # %% ../nbs/21_disentangler.ipynb #b6b2cb8e
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -20,7 +21,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .blocks import load_module, obeys_progress, read_checkpoint, write_checkpoint
+from diffsda.blocks import (
+    fingerprint,
+    load_module,
+    obeys_progress,
+    read_checkpoint,
+    write_checkpoint,
+)
 from .data import Packed, Scale, Sequences
 from .encoder import Factors
 from .explore import Directions, NamedFactors
@@ -725,6 +732,26 @@ class Disentangler:
             return  # as it is: what a finished fit left there stays
         write_checkpoint(folder, "disentangler", facts, tensors, {})
 
+    def _former(self, folder, steps: int, prior: bool) -> "Disentangler | None":
+        "The finished fit of a folder, of as many steps. Raises ValueError if longer training would leave behind what was made of it."
+        facts, tensors = read_checkpoint(folder, "disentangler")
+        if not facts["modules"]:
+            return None
+        former = Disentangler._from_facts(folder, facts, tensors, lambda **_: self.adapter)
+        if not former.curve or former.curve[-1][0] == steps:
+            return former
+        made = {
+            "a student": former.network.student,
+            "named factors": former.named,
+            "a prior": None if prior else former.prior,
+        }
+        if made := [name for name, there in made.items() if there is not None]:
+            raise ValueError(
+                f"{folder} holds {' and '.join(made)} of a model of {former.curve[-1][0]} steps, which {steps} steps would leave behind; "
+                "copy the folder first, or take another"
+            )
+        return None
+
     def _summary(self, notes: tuple, aside: int) -> list:
         lines = [f"{len(self.lengths)} sequences to fit, {aside} kept aside", *notes]
         if self.worth is not None:
@@ -838,6 +865,7 @@ class Disentangler:
         training = lambda name: None if folder is None else Path(folder) / name
         if folder is not None:
             own._claim(folder)
+        former = None if folder is None else own._former(folder, preset.config.steps, prior)
         options |= {"progress": progress}
         own.network, history = fit_network(data, preset, folder=training("training"), **options)
         own.curve = [[record["step"], round(record["loss"], 6)] for record in history]
@@ -846,10 +874,20 @@ class Disentangler:
         if aside:
             few = scale.apply(pieces.data[_spread(aside, min(budget, 64))])
             own.worth = worth(own.network, few, adapter.features, **own.sampling)
-        if prior:
-            own._fit_prior(data, PRIOR, folder=training("training_prior"), progress=progress)
+        if former is not None:
+            own.named, own.prior = former.named, former.prior
+            own.network = former.network.to(own.network.device)  # the same, but for a student
+            if own.prior is not None:
+                own.prior.to(own.network.device)
         if folder is not None:
+            own.save(folder)  # before the prior is begun, which may be killed
+        if prior:
+            made_of = f"training_prior-{fingerprint(own.network.encoder)}"
+            own._fit_prior(data, PRIOR, folder=training(made_of), progress=progress)
+        if prior and folder is not None:
             own.save(folder)
+            for old in set(Path(folder).glob("training_prior*")) - {training(made_of)}:
+                shutil.rmtree(old, ignore_errors=True)
         if progress:
             print("\n".join(own._summary((*notes, *pieces.notes), len(aside))))
         return own

@@ -20,6 +20,8 @@ from diffsda.audio import Recordings, Voices
 from diffsda.blocks import read_checkpoint, write_checkpoint
 from diffsda.data import Sequences
 from diffsda.disentangler import Adapter, Disentangler, Plain, in_pieces
+from diffsda.encoder import Factors
+from diffsda.explore import NamedFactors
 from diffsda.model import DiffSDA
 from diffsda.prior import Prior
 from diffsda.sets import Preset
@@ -536,6 +538,28 @@ def test_a_network_saved_alone_leaves_the_model_it_came_from(two_models, tmp_pat
     same = lambda a, b: all(map(torch.equal, a.state_dict().values(), b.state_dict().values()))
     assert same(Disentangler.load(tmp_path, Plain).network, old.network)
     assert same(DiffSDA.load(tmp_path), new.network)
+
+
+def test_a_second_fit_keeps_what_was_made_of_the_first(tmp_path):
+    kind = make("plain")
+    again = lambda **options: fit(kind, folder=tmp_path, **options)
+    first = again(prior=True)
+    lessons = {"sampling": {"steps": 2}, "lessons": 3, "config": TrainConfig(1, 2)}
+    taught = first.distil(kind.many, 1, **lessons)
+    taught.named = NamedFactors({"hair": Factors(torch.eye(4), torch.zeros(2, 2))})
+    taught.save(tmp_path)
+    for prior in (False, True):
+        kept = again(prior=prior)
+        assert kept.network.student is not None and kept.prior is not None
+        assert list(Disentangler.load(tmp_path, Plain).named.parts) == ["hair"]
+    kind.preset = replace(TINY, config=replace(TINY.config, steps=TINY.config.steps + 1))
+    with pytest.raises(ValueError, match="a student and named factors .* copy the folder"):
+        again()
+    first.save(tmp_path)  # without student and names
+    longer = again(prior=True)  # and a prior of its own codes
+    assert longer.curve[-1][0] == TINY.config.steps + 1
+    assert len(list(tmp_path.glob("training_prior*"))) == 1
+    assert not torch.equal(next(longer.prior.parameters()), next(first.prior.parameters()))
 
 
 def test_a_fit_that_was_stopped_is_no_model_of_another(two_models, tmp_path):
