@@ -99,8 +99,12 @@ def read_thing(
     from diffsda.sets import nearest
     from diffsda.tables import Tables
 
-    file, mark, name = text.rpartition("@")
-    if not mark or Path(text).exists():
+    files = [
+        text[:i] for i, letter in enumerate(text) if letter == "@" and Path(text[:i]).is_file()
+    ]
+    file = max(files, key=len, default="")  # names of groups may have the letter too
+    name = text[len(file) + 1 :]
+    if not file or Path(text).exists():
         if not Path(text).exists():
             near = [other.name for other in Path(text).parent.glob("*")]
             raise ValueError(f"there is no {text}; {nearest(Path(text).name, near)}")
@@ -156,14 +160,14 @@ def encode_command(args: argparse.Namespace) -> int:
 
     from diffsda.own import check_output, load, write_whole
 
-    if Path(args.output).suffix == ".csv":
+    if Path(args.output).suffix.lower() == ".csv":
         raise ValueError(
             f"codes are two tables; give a folder or an .npz file instead of {args.output}"
         )
     output = check_output(args.output, ("", ".npz"))
     model = load(args.folder)
     factors = model.encode(read_thing(args.thing, model.adapter))
-    if output.suffix == ".npz":
+    if output.suffix.lower() == ".npz":
         tables = {name: frame.to_numpy() for name, frame in factors._asdict().items()}
         for name, frame in factors._asdict().items():
             index = frame.index.to_frame().astype(str)
@@ -245,7 +249,7 @@ def report_command(args: argparse.Namespace) -> int:
 
     model = load(args.folder)
     labels = args.labels or None
-    report(model, args.source, args.output, labels, args.seed, not args.quiet)
+    report(model, args.source, args.output, labels, seed=args.seed, progress=not args.quiet)
     print(f"report: {args.output}")
     return 0
 

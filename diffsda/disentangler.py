@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['PRIOR', 'Pieces', 'in_pieces', 'Excerpt', 'cuts', 'Adapter', 'Plain', 'fit_network', 'keep_aside', 'Part', 'worth',
-           'Disentangler']
+           'told_by', 'Disentangler']
 
 # %% ../nbs/21_disentangler.ipynb #b6b2cb8e
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -319,6 +320,8 @@ def keep_aside(
 ) -> tuple[list, list]:  # rows to train on, rows kept aside
     """What to train on and what to check with. No frame is in both: pieces that reach into what is kept aside are left out.
 
+    Where no thing has pieces enough to keep some aside, whole things are.
+
     Raises ValueError if fewer than two pieces are left to train on, or none is kept aside though some were asked for."""
     if not 0 <= share < 1:
         raise ValueError(f"held_out must be a share from 0 to below 1, got {share}")
@@ -332,6 +335,12 @@ def keep_aside(
         begins = pieces.place[own[late]] if late < len(own) else end.max()
         first += [i for i in own[:late] if end[i] <= begins]
         aside += own[late:]
+    if share and not aside and not whole and len(pieces.names) > 1:  # none has a piece to spare
+        return keep_aside(pieces, share, True)
+    if len(pieces) == 1:
+        raise ValueError(
+            f"one sequence of {int(pieces.lengths[0])} frames is too little to train on; cut it by a shorter window, as in window=24, let windows overlap by a stride, or bring more"
+        )
     if len(first) < 2 or (share and not aside):
         raise ValueError(
             f"{len(pieces)} sequences are too few: {len(first)} to train on, {len(aside)} to check with; shorten the window, "
@@ -422,11 +431,17 @@ def worth(
 
 # %% ../nbs/21_disentangler.ipynb #5f39a8d4
 def _numbered(values: list) -> tuple[Tensor, tuple]:  # (R, T) and the names of its classes
-    "What things, or the frames of things, are labelled with: classes, or quantities if all are floats; None is unknown."
+    "What things, or the frames of things, are labelled with: classes, or quantities if all are floats and not a few whole numbers; None is unknown."
     rows = [y if isinstance(y, list | tuple | np.ndarray | Tensor) else [y] for y in values]
     rows = [y.tolist() if hasattr(y, "tolist") else list(y) for y in rows]
     known = {y for row in rows for y in row if not pd.isna(y)}
-    if known and all(isinstance(y, float | np.floating) for y in known):
+    floats = bool(known) and all(isinstance(y, float | np.floating) for y in known)
+    if floats and len(known) <= 12 and all(float(y).is_integer() for y in known):
+        rows = [
+            [None if pd.isna(y) else int(y) for y in row] for row in rows
+        ]  # of a column with gaps
+        known, floats = set(map(int, known)), False
+    if floats:
         rows = [torch.tensor([np.nan if pd.isna(y) else y for y in row]) for row in rows]
         return nn.utils.rnn.pad_sequence(rows, batch_first=True), ()
     classes = sorted(known, key=str)
@@ -434,6 +449,13 @@ def _numbered(values: list) -> tuple[Tensor, tuple]:  # (R, T) and the names of 
     return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1), tuple(
         map(str, classes)
     )
+
+
+def told_by(values: dict) -> Callable:  # name of a thing -> what is known of it, or None
+    "Looks names up as they are, and then without the ending of a file on either side."
+    bare = lambda name: re.sub(r"\.[A-Za-z]\w{2,3}$", "", str(name))
+    short = {bare(name): y for name, y in values.items()}
+    return lambda name: values.get(name, short.get(bare(name)))
 
 # %% ../nbs/21_disentangler.ipynb #67861019
 PRIOR = TrainConfig(steps=600, batch=64, lr=4e-3, warmup=30, ema=0.98)
@@ -547,7 +569,7 @@ class Disentangler:
         (s, d), pieces = self.codes(labelled)
         lengths, kinds, classes = torch.tensor(list(map(len, d))), ({}, {}), {}
         for name, values in self._classes_of(labelled, labels).items():
-            found = [values.get(who, values.get(Path(who).stem)) for who in pieces.names]
+            found = list(map(told_by(values), pieces.names))
             per_frame = any(map(np.ndim, found))
             if per_frame:  # nothing is known of any frame of what has no label
                 found = [[None] * T if y is None else y for y, T in zip(found, lengths.tolist())]
@@ -683,7 +705,8 @@ class Disentangler:
     @obeys_progress
     def fit_prior(self, things, config: TrainConfig = PRIOR, **options):
         "Nothing; afterwards `sample` draws things like these. `options` are those of `train`: folder, progress."
-        self._fit_prior(self.scale.apply(self.adapter.pieces(things).data), config, **options)
+        data = self.adapter.training(things).data
+        self._fit_prior(Part(data, list(range(len(data))), self.scale), config, **options)
 
     def _codes_of(self, data, most: int | None = None) -> Factors:  # s (n, s_dim), d: n tensors
         "Codes of up to so many pieces, read a batch at a time."

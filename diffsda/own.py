@@ -161,11 +161,11 @@ def check_output(
     ends: tuple,  # what its name may end in; "" stands for a folder
 ) -> Path:
     "The path of an output. Raises ValueError for one that cannot be written."
-    path = Path(path)
-    if path.suffix.lower() not in ends:
+    path, folder = Path(path), ends == ("",) or Path(path).suffix == ""
+    if ends != ("",) and path.suffix.lower() not in ends:  # a folder may be called lr0.01
         named = ", ".join(end or "a folder's name" for end in ends)
         raise ValueError(f"{path} must end in one of {named}; that is what this model makes")
-    if path.is_dir() != (path.suffix == "") and path.exists():
+    if path.is_dir() != folder and path.exists():
         raise ValueError(
             f"{path} is {'a folder' if path.is_dir() else 'a file'}; name another output"
         )

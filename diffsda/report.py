@@ -21,14 +21,13 @@ from torch import Tensor, nn
 
 from .blocks import obeys_progress, progress_bar
 from .data import Sequences
-from .disentangler import Disentangler, Excerpt, in_pieces, worth
+from .disentangler import Disentangler, Excerpt, Plain, in_pieces, told_by, worth
 from .encoder import Factors
 from .explore import Directions
-from .own import ADAPTERS, SOUNDS, check_output, modality_of, write_whole
+from .own import ADAPTERS, check_output, modality_of, write_whole
 from .probes import leakage
 from .tables import read_table
 from .training import TrainConfig
-from .video import FILMS
 from .viz import PALETTE, STYLE, loss_curve, still
 
 # %% ../nbs/51_report.ipynb #48099cb5
@@ -42,21 +41,17 @@ def labels_of(
         return {}
     if isinstance(labels, Mapping):
         return {"label": {str(name): y for name, y in labels.items()}}
-    if Path(labels).suffix != ".csv":
+    if Path(labels).suffix.lower() != ".csv":
         return {str(labels): model.adapter.labels(source, str(labels))}
-    table = read_table(labels)
+    as_written = {"converters": {0: str}, "keep_default_na": False, "na_values": [""]}
+    table = read_table(labels, **as_written)  # 0012 is a name, and None may be a class
     if table.shape[1] < 2 or not table.iloc[:, 0].is_unique:
         raise ValueError(
             f"{labels} must have a row for each thing, its name first and then its labels, got columns "
             f"{', '.join(table)}{'' if table.shape[1] < 2 else ' with a name that comes twice'}"
         )
-    names = table.iloc[:, 0].astype(str)
+    names = table.iloc[:, 0]
     return {k: dict(zip(names, table[k])) for k in table.columns[1:]}
-
-
-def _bare(name: str) -> str:
-    ending = Path(name).suffix
-    return name.removesuffix(ending) if ending.lower() in SOUNDS + FILMS else name
 
 # %% ../nbs/51_report.ipynb #84846f5e
 @dataclass(frozen=True, eq=False)
@@ -77,8 +72,7 @@ class Label:
         excerpts: list,
     ) -> "Label":
         "The label of each excerpt, by the name of its thing, with or without the ending. Raises ValueError if there is nothing to tell apart."
-        bare = {_bare(k): y for k, y in values.items()}
-        find = lambda who: values.get(who, bare.get(_bare(who)))
+        find = told_by(values)
         found = [find(str(part.name)) for part in excerpts]
         found = [None if pd.isna(y) else y for y in found]
         different = {y for y in found if y is not None}
@@ -422,9 +416,14 @@ def _checked(model: Disentangler, source, path: Path):
     "Raises ValueError for an output that cannot be written, or a source of another modality."
     check_output(path, (".html", ".htm"))
     kinds = {adapter: name for name, adapter in ADAPTERS.items()}
-    own, came = kinds.get(type(model.adapter)), None
-    if own:  # an adapter of somebody's own knows itself what it can read
-        came = modality_of(source)
+    own = came = kinds.get(type(model.adapter))
+    if own and not isinstance(model.adapter, Plain):  # others know themselves what they can read
+        try:
+            came = modality_of(source)
+        except (
+            ValueError
+        ):  # it may be many things; the adapter reads it as its own, or says why not
+            pass
     if own != came:
         raise ValueError(
             f"the source is of {came}, the model was fitted to {own}; name the data of this model"
@@ -437,6 +436,7 @@ def report(
     source,  # data of the kind it was fitted to: a file, a folder, or what else `fit` takes
     path: str | Path,  # the .html file to write
     labels=None,  # name of a column or label of the source; a dict, or a .csv file, from names of things to labels
+    *,
     seed: int = 0,  # of the noise, and of the excerpts that are drawn
     progress: bool = True,  # show a bar
 ) -> Path:

@@ -10,6 +10,7 @@ __all__ = ['STATIONS', 'SHORT', 'OWN', 'example_table', 'Layout', 'value_columns
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import matplotlib.dates as mdates
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .data import Sequences
-from .disentangler import Adapter, Pieces, in_pieces
+from .disentangler import Adapter, Excerpt, Pieces, in_pieces
 from .sets import Preset, nearest
 from .training import TrainConfig
 from .viz import PALETTE, STYLE, still
@@ -320,10 +321,20 @@ def check_regular(found: list, layout: Layout):
             )
 
 # %% ../nbs/41_tables.ipynb #eab1935d
-def read_table(path: str | Path):  # a data frame, an array, or a dict of arrays
-    "What a .csv, .parquet, .npy or .npz file holds; several arrays are sequences by name. Raises ValueError if it cannot be read."
+def read_table(
+    path: str | Path,
+    **options,  # of pandas.read_csv
+):  # a data frame, an array, or a dict of arrays
+    """What a .csv, .parquet, .npy or .npz file holds; several arrays are sequences by name. A nameless first column that counts the rows is no column.
+
+    Raises ValueError if it cannot be read."""
     path = Path(path)
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".npy": np.load, ".npz": np.load}
+    readers = {
+        ".csv": partial(pd.read_csv, **options),
+        ".parquet": pd.read_parquet,
+        ".npy": np.load,
+        ".npz": np.load,
+    }
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path} must end in one of {', '.join(readers)}; save it as one of these")
     if not path.is_file():
@@ -345,6 +356,9 @@ def read_table(path: str | Path):  # a data frame, an array, or a dict of arrays
             f"{path} has one column, {held.columns[0]!r}: its values stand between semicolons; save it with commas between "
             "values and a point in numbers, or hand over pandas.read_csv(path, sep=';', decimal=',')"
         )
+    if isinstance(held, pd.DataFrame) and str(held.columns[0]) == "Unnamed: 0":
+        if held.iloc[:, 0].tolist() == list(range(len(held))):  # the index that to_csv writes
+            held = held.iloc[:, 1:]
     return held
 
 # %% ../nbs/41_tables.ipynb #dc4cff66
@@ -496,6 +510,21 @@ class Tables(Layout, Adapter):
         values = [record.values for record in found]
         return in_pieces(values, self.window, names, times, alone=len(found) == 1)
 
+    def excerpts(self, things, most: int = 200) -> list[Excerpt]:
+        "Windows side by side; groups and gaps that a training leaves out are left out here too."
+        pieces, found = cut(things, replace(self, stride=self.window)), []
+        x = torch.where(pieces.data.mask, pieces.data.x, torch.nan)
+        for row in torch.linspace(0, len(x) - 1, min(most, len(x))).long().tolist():
+            whose, first, T = (int(y[row]) for y in (pieces.owner, pieces.place, pieces.lengths))
+            name, times = pieces.names[whose], pieces.times[whose]
+            own = in_pieces(
+                [x[row, :T]], names=(name,), times=(times[first : first + T],), alone=True
+            )
+            at = str(pd.Index(times[first : first + 1])[0]).removesuffix(" 00:00:00")  # of a day
+            at = at if len(times) >= 2 * T else ""
+            found.append(Excerpt(name, at, self.things([x[row, :T]], own)))
+        return found
+
     def things(self, frames: list, like: Pieces) -> pd.DataFrame:  # a row for each step
         tables = []
         for name, times, x in zip(like.names, like.times, frames):
@@ -510,7 +539,7 @@ class Tables(Layout, Adapter):
     def write(self, thing: pd.DataFrame, path: Path):
         if not isinstance(thing, pd.DataFrame):
             raise ValueError(f"a table is written from a data frame, got {type(thing).__name__}")
-        if path.suffix == ".csv":
+        if path.suffix.lower() == ".csv":
             thing.to_csv(path, index=False)
         else:
             thing.to_parquet(path, index=False)

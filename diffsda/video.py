@@ -360,7 +360,7 @@ def write_film(
     "Nothing; the frames are in a file that any browser shows. Raises ValueError if films need PyAV, which is not there, and for a GIF of more than 100."
     from PIL import Image
 
-    if path.suffix == ".gif":
+    if path.suffix.lower() == ".gif":
         first, *others = map(Image.fromarray, frames)
         if rate > 100:
             raise ValueError(
@@ -371,7 +371,7 @@ def write_film(
         first.save(path, save_all=True, append_images=others, **options)
         return
     av = _av()
-    with av.open(str(path), "w", format=path.suffix[1:]) as container:
+    with av.open(str(path), "w", format=path.suffix[1:].lower()) as container:
         stream = container.add_stream("libx264", Fraction(rate).limit_denominator(1000))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt, stream.options = "yuv420p", {"crf": "12"}

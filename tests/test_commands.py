@@ -101,6 +101,16 @@ def test_help_puts_the_five_that_matter_first(capsys):
     assert titles == sorted(titles) and "first of all" in said[: titles[0]]
 
 
+def test_names_with_at_and_folders_with_a_point(there, capsys):
+    _, table = there
+    table.replace({"station": {"hill": "ann@hill.org"}}).to_csv("at.csv", index=False)
+    call(f"train at.csv -o lr0.01 {TABLES} {QUICK} --quiet")
+    call("reconstruct lr0.01 at.csv@ann@hill.org -o ONE.CSV")
+    assert len(pd.read_csv("ONE.CSV")) == (table.station == "hill").sum()
+    assert main("reconstruct lr0.01 at.csv@ann@hill.com -o one.csv".split()) == 2
+    assert "did you mean 'ann@hill.org'" in capsys.readouterr().err
+
+
 def test_shell_and_python_agree_to_the_bit(there, capsys):
     model, table = there
     call(
@@ -175,7 +185,7 @@ WRONG = [
     ("train t.csv -o n --widnow 24", "train does not take '--widnow'; did you mean '--window'"),
     ("train t.csv -o n --rate 8000", "no setting 'rate' for Tables"),
     ("train t.csv -o n --steps 0", "steps must be a whole number"),
-    ("train t.csv -o t.csv", "t.csv must end in one of a folder's name"),
+    ("train t.csv -o t.csv", "t.csv is a file; name another output"),
     ("encode nowhere t.csv -o codes", "no checkpoint here"),
     ("encode nowhere t.csv -o codes.csv", "give a folder or an .npz"),
     ("sample nowhere -o new.csv", "no checkpoint here"),

@@ -19,7 +19,7 @@ from diffsda import disentangler
 from diffsda.audio import Recordings, Voices
 from diffsda.blocks import read_checkpoint, write_checkpoint
 from diffsda.data import Sequences
-from diffsda.disentangler import Adapter, Disentangler, Plain, in_pieces
+from diffsda.disentangler import Adapter, Disentangler, Plain, in_pieces, keep_aside, told_by
 from diffsda.encoder import Factors
 from diffsda.explore import NamedFactors
 from diffsda.model import DiffSDA
@@ -538,6 +538,26 @@ def test_a_network_saved_alone_leaves_the_model_it_came_from(two_models, tmp_pat
     same = lambda a, b: all(map(torch.equal, a.state_dict().values(), b.state_dict().values()))
     assert same(Disentangler.load(tmp_path, Plain).network, old.network)
     assert same(DiffSDA.load(tmp_path), new.network)
+
+
+def test_whole_numbers_with_a_gap_are_classes():
+    y, classes = disentangler._numbered([0.0, 2.0, float("nan"), 1.0])
+    assert (y[:, 0].tolist(), classes) == ([0, 2, -1, 1], ("0", "1", "2"))
+    assert disentangler._numbered([0.5, 2.0])[1] == ()
+
+
+def test_names_are_looked_up_with_and_without_the_ending_of_a_file():
+    told = told_by({"a.mp4": 1, "0": 2, "0.5": 3, "b": 4})
+    assert list(map(told, ("a", "a.mp4", "0.5", "0", "1.5", "b.wav"))) == [1, 1, 3, 2, None, 4]
+
+
+def test_where_no_thing_can_spare_a_piece_whole_things_are_kept_aside():
+    pieces = in_pieces([torch.randn(24, 2) for _ in range(10)], 16)
+    first, aside = keep_aside(pieces, 0.2, whole=False)
+    assert len(aside) == 4 and len(first) == 16
+    assert not set(pieces.owner[first].tolist()) & set(pieces.owner[aside].tolist())
+    with pytest.raises(ValueError, match="window=24"):
+        keep_aside(in_pieces([torch.randn(24, 2)]), 0.2)
 
 
 def test_a_second_fit_keeps_what_was_made_of_the_first(tmp_path):

@@ -228,8 +228,10 @@ def own(tmp_path_factory):
     preset = Preset(4, 2, 8, 16, 16, config, embedding=16, draws=1, levels=3, lowest=2.0)
     model = Disentangler.fit(data, Plain(), preset, folder=home / "m", held_out=0, progress=False)
     model.adapter.write(data, home / "data.npz")
-    words = f"distil {home / 'm'} {home / 'data.npz'} --steps 3 --lessons 12 --quiet"
-    assert main(words.split()) == 0
+    words = f"distil {home / 'm'} {home / 'data.npz'} --quiet"
+    for steps, lessons in ((4, 8), (3, 12)):  # asked again, it is taught anew
+        assert main(f"{words} --steps {steps} --lessons {lessons}".split()) == 0
+    assert len(list((home / "m").glob("training_student*"))) == 1
     return model, diffsda.load(home / "m"), data
 
 

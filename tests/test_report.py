@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 import diffsda
-from diffsda.report import PARTS, Label, report
+from diffsda.report import PARTS, Label, labels_of, report
 from diffsda.scenes import example_clips
 from diffsda.tables import example_table
 from diffsda.vowels import vowels
@@ -96,6 +96,30 @@ def test_a_column_without_any_value_leaves_its_panel_empty(case):
     report(model, source.assign(flow=float("nan")), page, progress=False)
     assert len(page.read_text(encoding="utf-8")) > 50_000
     page.unlink()
+
+
+def test_labels_are_read_as_they_were_written(tmp_path):
+    (tmp_path / "labels.CSV").write_text("who,cloud\n0012,None\n0013,full\n0014,\n")
+    told = labels_of(None, None, tmp_path / "labels.CSV")["cloud"]
+    assert list(told) == ["0012", "0013", "0014"]
+    assert told["0012"] == "None" and told["0014"] != told["0014"], "an empty cell is unknown"
+
+
+def test_a_page_of_what_training_left_out_and_of_a_folder_with_more_in_it(case, tmp_path):
+    name, model, source, labels, _ = case
+    if name == "table":  # a group that is shorter than a window
+        source = source[(source.station != "coast") | (source.index % 1000 < 3)]
+        labels = None
+    if name == "recordings":
+        import soundfile
+
+        for i, wave in enumerate(source.waves):
+            soundfile.write(tmp_path / f"{i}.wav", source.wave(i).numpy(), source.rate)
+        (tmp_path / "labels.csv").write_text(
+            "who,odd\n" + "".join(f"{i}.wav,{i % 2}\n" for i in range(8))
+        )
+        source, labels = tmp_path, tmp_path / "labels.csv"
+    report(model, source, tmp_path / "page.html", labels, progress=False)
 
 
 def test_a_label_that_names_every_thing_is_refused_by_name():

@@ -233,7 +233,7 @@ WRONG = {
     "constant": (lambda t: t.assign(flow=1.5), {}, r"column 'flow' is 1.5 in every row.*values=\('pressure',\)"),
     "never there": (lambda t: t.assign(flow=np.nan), {}, "column 'flow' holds no value"),
     "long window": (lambda t: t, {"window": 999}, "window of 999 steps.*longest.* 240 steps; make the window shorter"),
-    "few sequences": (lambda t: t[:240], {"window": 240}, "1 sequences are too few.*stride"),
+    "few sequences": (lambda t: t[:240], {"window": 240}, "one sequence of 240 frames is too little.*stride"),
     "no rows": (lambda t: t[:0], {}, "the table has no rows"),
     "two names": (lambda t: pd.concat([t, t["flow"]], axis=1), {}, "two columns are called 'flow'"),
     "no width": (lambda t: t, {"bin": "hourly"}, "bin must be a duration such as 1h.*'hourly'"),
@@ -503,3 +503,13 @@ def test_a_gap_as_long_as_a_piece_is_named(table):
         ValueError, match="has no value at all in the .* steps from .*fill that gap"
     ):
         adapter.pieces(holed)
+
+
+def test_a_counter_of_rows_is_no_column(tmp_path):
+    table = example_table(days=3)
+    table.to_csv(tmp_path / "t.csv")
+    assert list(tables.read_table(tmp_path / "t.csv")) == list(table)
+    table.set_index("flow" if "flow" in table else table.columns[-1]).rename_axis(None).to_csv(
+        tmp_path / "u.csv"
+    )
+    assert list(tables.read_table(tmp_path / "u.csv"))[0] == "Unnamed: 0", "numbers are kept"
