@@ -9,7 +9,6 @@ __all__ = ['IMAGES', 'FILMS', 'SMALL', 'Clips', 'film_rate', 'read_clip', 'read_
 # %% ../nbs/22_video.ipynb #850dbdd0
 import math
 import re
-import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -295,13 +294,11 @@ def read_clips(
     paths,  # clips, or a folder of them
     size: int | None = None,  # as in `read_clip`
     to_rgb: bool = False,
-    least: int = 1,  # frames of a clip
     rate: float = 25.0,  # frames a second, where no film says it
-    skip_broken: bool = False,  # leave out what cannot be used, with a warning that counts it
 ) -> Clips:
     """Video files and folders of images as clips, named by their paths without suffix.
 
-    Raises ValueError as `read_clip`, for a clip shorter than `least`, for clips of different sizes or rates, and if there is none."""
+    Raises ValueError as `read_clip`, for clips of different sizes or rates, and if there is none."""
     if isinstance(paths, (str, Path)):
         folder = Path(paths)
         if not folder.is_dir():
@@ -315,39 +312,27 @@ def read_clips(
             )
         names = [p.relative_to(folder).with_suffix("").as_posix() for p in paths]
     else:
-        names = [Path(p).with_suffix("").as_posix() for p in paths]
+        paths = list(map(Path, paths))
+        if not paths:
+            raise ValueError("there is no clip; name a film, or a folder of images")
+        names = [p.with_suffix("").as_posix() for p in paths]
     double = [name for name in names if names.count(name) > 1]
     if double:
         raise ValueError(f"two clips are called {double[0]}; rename or drop one of them")
-    kept, broken, told = {}, [], 0.0
-    for name, path in zip(names, map(Path, paths)):
-        try:
-            own = film_rate(path) if path.is_file() else 0.0
-            if own and told and not _alike(own, told):
-                raise ValueError(
-                    f"{path} has {own:.4g} frames a second, the films before it {told:.4g}; {_convert(told)}"
-                )
-            frames = read_clip(path, size, to_rgb)
-            if len(frames) < least:
-                raise ValueError(
-                    f"{path} has {len(frames)} frames, expected at least {least}; leave it out"
-                )
-            others = next(iter(kept.values()), frames)
-            if frames.shape[1:] != others.shape[1:]:
-                raise ValueError(
-                    f"{path} has frames of {frames.shape[2:]} (H, W), the clips before it {others.shape[2:]}; bring them to one size: pass size="
-                )
-            kept[name], told = frames, told or own
-        except ValueError as error:
-            if not skip_broken:
-                raise
-            broken.append(str(error))
-    if broken:
-        warnings.warn(
-            f"{len(broken)} of {len(names)} clips were left out: {broken[0]}", stacklevel=2
-        )
-    if not kept:
-        raise ValueError(f"none of the {len(names)} clips can be used: {broken[0]}")
+    kept, told = {}, 0.0
+    for name, path in zip(names, paths):
+        own = film_rate(path) if path.is_file() else 0.0
+        if own and told and not _alike(own, told):
+            raise ValueError(
+                f"{path} has {own:.4g} frames a second, the films before it {told:.4g}; {_convert(told)}"
+            )
+        frames = read_clip(path, size, to_rgb)
+        others = next(iter(kept.values()), frames)
+        if frames.shape[1:] != others.shape[1:]:
+            raise ValueError(
+                f"{path} has frames of {frames.shape[2:]} (H, W), the clips before it {others.shape[2:]}; bring them to one size: pass size="
+            )
+        kept[name], told = frames, told or own
     starts = np.append(0, np.cumsum([len(frames) for frames in kept.values()]))
     return Clips(np.concatenate(list(kept.values())), starts, tuple(kept), told or rate)
 
