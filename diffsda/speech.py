@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
-import torchaudio
 
 from .audio import Chunks, LogMel, Recordings, Voices, check_wave, pooled, string_recordings
+from .blocks import Extra
 from .encoder import Factors
 from .model import DiffSDA
 from .sets import DataSet, Preset, Splits, by_group, kinds_of, open_prepared
@@ -22,6 +22,9 @@ from .tasks import pca_codes
 from .training import TrainConfig
 from .verification import Verification, equal_error_rate, verification
 from .vowels import vowels
+
+# %% ../nbs/32_speech.ipynb #libraries-32
+torchaudio = Extra("torchaudio", "audio")
 
 # %% ../nbs/32_speech.ipynb #db8d647c
 def _is_heard(wave: torch.Tensor) -> bool:
