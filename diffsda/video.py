@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from .blocks import progress_bar
@@ -146,8 +147,6 @@ def _natural(path: Path) -> list:
 
 def _images(folder: Path):
     "The images of a folder, one by one, in order of name."
-    from PIL import Image, UnidentifiedImageError
-
     for path in sorted((p for p in folder.iterdir() if p.suffix.lower() in IMAGES), key=_natural):
         try:
             with Image.open(path) as image:
@@ -191,8 +190,6 @@ def _gif(path: Path):
     """Frames a second, then the frames of a GIF; in one of ours equal neighbours are one picture that stays longer, as `write_film` tells.
 
     Raises ValueError if it cannot be decoded."""
-    from PIL import Image
-
     try:
         with Image.open(path) as gif:
             told = re.fullmatch(rb"([\d.]+) frames a second", gif.info.get("comment", b""))
@@ -249,8 +246,6 @@ def read_clip(
     to_rgb: bool = False,  # grey and transparent frames are converted; else refused
 ) -> np.ndarray:  # (V, 3, H, W) uint8
     "One clip. Raises ValueError, naming the file, if it is missing, empty, broken, or its frames differ in size or are not RGB."
-    from PIL import ImageOps
-
     path, frames, came = Path(path), [], None
     if not path.exists():
         raise ValueError(f"{path} does not exist; look at its spelling")
@@ -343,8 +338,6 @@ def write_film(
     rate: float,  # frames a second; a GIF counts in hundredths: 8 become 8.33, 30 become 33.3
 ):
     "Nothing; the frames are in a file that any browser shows. Raises ValueError if films need PyAV, which is not there, and for a GIF of more than 100."
-    from PIL import Image
-
     if path.suffix == ".gif":
         first, *others = map(Image.fromarray, frames)
         if rate > 100:
