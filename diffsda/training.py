@@ -388,7 +388,7 @@ def read_log(folder) -> list:
 
 
 def tensorboard(folder) -> Callable:
-    "A callback that writes each record for TensorBoard, if that is installed."
+    "A callback that writes loss, learning rate and gradient norm of each record for TensorBoard. Raises ModuleNotFoundError if that is not installed."
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(folder)
