@@ -87,7 +87,9 @@ def test_names_are_those_of_the_tables_they_are_made_from():
     assert set(timeseries.SETS) == set(timeseries.LOADERS)
     assert set(speech.SETS) == set(speech.CORPORA) == set(speech.PREPARED)
     assert set(scenes.SETS) == {"digits", *scenes.OWNERS, *scenes.STRUNG}
-    with pytest.raises(ValueError, match="unknown set 'etth3'; there are etth1, etth2"):
+    with pytest.raises(
+        ValueError, match="unknown set 'etth3'; did you mean 'etth[12]'[?] known: .*har"
+    ):
         set_of(timeseries.SETS, "etth3")
 
 
