@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from diffsda import scenes, speech, timeseries
 from diffsda.encoder import RECIPES
-from diffsda.sets import Splits, build, by_group, get_ready, kinds_of, set_of
+from diffsda.sets import Preset, Splits, build, by_group, get_ready, kinds_of, set_of
+from diffsda.training import TrainConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "data_scripts"))
 
@@ -112,6 +113,7 @@ def test_a_preset_names_its_recipe():
     preset = SETS[0].preset("short")
     assert all(preset.by(name).recipe == name for name in RECIPES)
     assert replace(preset, d_noise=0.3).recipe == "own"
+    assert Preset(16, 4, 64, 64, 64, TrainConfig(1, 1)).recipe == "static first"  # its defaults
 
 
 def test_a_network_of_images_has_no_mask_channel():
