@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice
@@ -450,9 +451,9 @@ class Windows:
     def fit_scale(self, most: int = 500) -> "Windows":
         "The same windows with each channel at mean 0 and deviation 0.5, measured on up to `most` of them."
         rows = np.unique(np.linspace(0, len(self) - 1, most).astype(int))
-        new, plain = object.__new__(Windows), object.__new__(Windows)
-        plain.__dict__.update(self.__dict__, augment=None)  # the data as they are
-        new.__dict__.update(self.__dict__, scale=Scale.fit(plain[rows]))
+        new, plain = copy(self), copy(self)
+        plain.augment = None  # the data as they are
+        new.scale = Scale.fit(plain[rows])
         return new
 
 # %% ../nbs/22_video.ipynb #ff077a93
