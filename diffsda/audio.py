@@ -23,17 +23,7 @@ from .data import Scale, Sequences, draw_strings
 from .disentangler import Adapter, Excerpt, Pieces, cuts, in_pieces
 from .encoder import Factors
 from .sets import Preset
-from diffsda.sound import (  # noqa: F401 (some stood in this module before, and are still found here)
-    Linear,
-    LogMel,
-    hifigan,
-    intelligibility,
-    mel_cepstral_distortion,
-    player,
-    players,
-    show_spectrograms,
-    to_wave,
-)
+from .sound import Linear, LogMel, player, to_wave
 from .training import TrainConfig
 from .viz import pictures
 

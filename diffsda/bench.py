@@ -38,7 +38,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from .audio import Chunks, LogMel, Recordings
+from .audio import Chunks, Recordings
 from .blocks import ResidualBlock, SelfAttention, store_rows
 from .data import Scale, Sequences, toy_splits
 from .encoder import Factors
@@ -50,6 +50,7 @@ from .precond import precondition
 from .sampling import karras_sigmas, sample_dpmpp_2m, sample_heun
 from .scenes import PRESETS as SCENES
 from .sets import build, loss_of
+from .sound import LogMel
 from .speech import PRESETS as SPEECH
 from .timeseries import PRESETS as SERIES
 from .timeseries import windows

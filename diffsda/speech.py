@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .audio import Chunks, LogMel, Recordings, Voices, check_wave, pooled, string_recordings
+from .audio import Chunks, Recordings, Voices, check_wave, pooled, string_recordings
 from .blocks import Extra
 from .encoder import Factors
 from .model import DiffSDA
 from .sets import DataSet, Preset, Splits, by_group, kinds_of, open_prepared
+from .sound import LogMel
 from .tasks import pca_codes
 from .training import TrainConfig
 from .verification import Verification, equal_error_rate, verification

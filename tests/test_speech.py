@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from diffsda.audio import Chunks, LogMel, Recordings, pooled
+from diffsda.audio import Chunks, Recordings, pooled
 from diffsda.cli import check_parameters, parameters_of, parse_value
 from diffsda.encoder import RECIPES, Factors
 from diffsda.sets import build
+from diffsda.sound import LogMel
 from diffsda.speech import (
     CORPORA,
     PREPARED,
