@@ -247,9 +247,9 @@ class DataSet:
 def kinds_of(
     presets: dict,  # "name" or "name_kind" -> Preset
     name: str,  # of a set
-    kinds: tuple = ("short", "narrow", "long", "fast"),
 ) -> dict:  # kind -> Preset
     "The rows of one set out of a table of many."
+    kinds = ("short", "narrow", "long", "fast")
     keys = {"": name} | {kind: f"{name}_{kind}" for kind in kinds}
     return {kind: presets[key] for kind, key in keys.items() if key in presets}
 
