@@ -24,10 +24,10 @@ WORKERS ?= 2
 
 BIN := .venv/bin
 STAMP := .venv/installed
-SOURCES := nbs tests $(wildcard data_scripts site workflow)
+SOURCES := nbs tests data_scripts site workflow
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo data test quick lab fmt check notebooks results bench classroom grade slides walk site links torture
+.PHONY: help install demo data test quick lab fmt check notebooks results bench bench-gpu classroom grade slides walk site links torture
 
 help: ## list the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -119,6 +119,5 @@ walk: $(STAMP) ## run every notebook in JupyterLab in Chromium, as a student doe
 torture: $(STAMP) ## kills, wild inputs, spoilt files, odd places, long work (ARGS="kills --count 100 --seed 1" for a part)
 	@$(BIN)/python tests/torture.py $(ARGS)
 
-.PHONY: bench-gpu
 bench-gpu: $(STAMP) ## time the paper's sizes on a GPU, in about two minutes, and write results/gpu.json
 	@TQDM_DISABLE=1 $(BIN)/python -c "from diffsda.bench_gpu import main; main(only='$(ROWS)')"

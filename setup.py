@@ -8,10 +8,13 @@ from setuptools import find_packages, setup
 parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read("settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
-kinds = ("audio", "vocoder", "video", "faces", "classroom", "widgets", "browser", "app", "parquet", "docs", "results")
-extras = {kind: cfg[f"{kind}_requirements"].split() for kind in kinds}
-extras["dev"] = sum((extras[kind] for kind in kinds if kind != "faces"), [])
-extras["dev"] += cfg["dev_requirements"].split()
+extras = {
+    key.removesuffix("_requirements"): requirements.split()
+    for key, requirements in cfg.items()
+    if key.endswith("_requirements")
+}
+# developers have every extra but that of the detectors of faces, which tests replace
+extras["dev"] += sum((extras[kind] for kind in extras if kind not in ("dev", "faces")), [])
 
 setup(
     name=cfg["lib_name"],

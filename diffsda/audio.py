@@ -8,6 +8,7 @@ __all__ = ['check_wave', 'Recordings', 'string_recordings', 'read_recording', 'r
 # %% ../nbs/30_audio.ipynb #271bba55
 import math
 from collections.abc import Callable
+from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,17 +23,7 @@ from .data import Scale, Sequences, draw_strings
 from .disentangler import Adapter, Excerpt, Pieces, cuts, in_pieces
 from .encoder import Factors
 from .sets import Preset
-from diffsda.sound import (  # noqa: F401 (some stood in this module before, and are still found here)
-    Linear,
-    LogMel,
-    hifigan,
-    intelligibility,
-    mel_cepstral_distortion,
-    player,
-    players,
-    show_spectrograms,
-    to_wave,
-)
+from .sound import Linear, LogMel, player, to_wave
 from .training import TrainConfig
 from .viz import pictures
 
@@ -314,9 +305,8 @@ class Chunks:
 
     def fit_scale(self, most: int = 20_000) -> "Chunks":
         "The same chunks with frames at mean 0 and deviation 0.5 in each band, measured on up to `most` of them."
-        scale = Scale.fit(Chunks.__getitem__(self, slice(None, None, -(-len(self) // most))))
-        new = object.__new__(Chunks)
-        new.__dict__.update(self.__dict__, scale=scale)
+        new = copy(self)
+        new.scale = Scale.fit(self[:: -(-len(self) // most)])
         return new
 
 # %% ../nbs/30_audio.ipynb #454ff3e1

@@ -38,7 +38,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from .audio import Chunks, LogMel, Recordings
+from .audio import Chunks, Recordings
 from .blocks import ResidualBlock, SelfAttention, store_rows
 from .data import Scale, Sequences, toy_splits
 from .encoder import Factors
@@ -50,6 +50,7 @@ from .precond import precondition
 from .sampling import karras_sigmas, sample_dpmpp_2m, sample_heun
 from .scenes import PRESETS as SCENES
 from .sets import build, loss_of
+from .sound import LogMel
 from .speech import PRESETS as SPEECH
 from .timeseries import PRESETS as SERIES
 from .timeseries import windows
@@ -202,10 +203,10 @@ def plain_loss(model: DiffSDA, batch: Sequences, draws: int) -> LossSum:
     return edm_loss(denoise, x, sigma, torch.randn_like(x), mask, model.sigma_data)
 
 # %% ../nbs/60_bench.ipynb #66b5a0f4
-def gradients(model: DiffSDA, loss: Callable, seed: int = 0) -> list:
+def gradients(model: DiffSDA, loss: Callable) -> list:
     "The mean loss and its gradient for each weight, without dropout."
     model.eval()
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     total, count = loss()
     mean = total / count
     found = [mean.detach(), *torch.autograd.grad(mean, list(model.parameters()))]
@@ -392,7 +393,7 @@ def plain_decode(model: DiffSDA, factors: Factors, x_T: Tensor, steps: int) -> T
         return sample_heun(denoise, sigmas[0] * x_T, sigmas)
 
 # %% ../nbs/60_bench.ipynb #55a99257
-def recipe_row(name: str, must: float = 0.85, aim: float | None = 0.95, rounds: int = 5) -> Row:
+def recipe_row(name: str, rounds: int = 5) -> Row:
     "A training step by the paper's recipe beside one by static first, past its first phase."
     torch.manual_seed(0)
     batch, preset = made_up(name), PRESETS[name]
@@ -400,7 +401,7 @@ def recipe_row(name: str, must: float = 0.85, aim: float | None = 0.95, rounds: 
     for recipe in ("paper", "static first"):
         model = build(preset.by(recipe), batch.frame)
         sides.append(update(model, partial(denoising_loss, model, batch, draws=preset.draws)))
-    return measure(f"recipe static first, {name}", *sides, must, aim, rounds=rounds)
+    return measure(f"recipe static first, {name}", *sides, must=0.85, aim=0.95, rounds=rounds)
 
 
 def swap_row(
@@ -440,10 +441,10 @@ def sampling_row(
 RHO = 20.0  # spacing of the multistep solver's levels
 
 
-def waves(count: int, V: int = 48, F: int = 6, seed: int = 0) -> Sequences:
-    "Daily waves of random level, size and phase in F features, plus noise: something a model can learn in a minute."
+def waves(count: int, V: int = 48, seed: int = 0) -> Sequences:
+    "Daily waves of random level, size and phase in six features, plus noise: something a model can learn in a minute."
     g = torch.Generator().manual_seed(seed)
-    draw = lambda: torch.rand(count, 1, F, generator=g)
+    draw = lambda: torch.rand(count, 1, 6, generator=g)
     hour = torch.arange(V)[:, None] * 2 * math.pi / 24
     x = draw() * torch.sin(hour + 2 * math.pi * draw()) + 2 * draw()
     return Sequences((x - x.mean()) / x.std() / 2 + 0.05 * torch.randn(x.shape, generator=g))
@@ -464,16 +465,15 @@ def distances(
     factors: Factors,
     x_T: Tensor,
     calls: tuple,  # of the multistep solver, to be tried
-    steps: int = 32,  # Heun's N
     converged: int = 160,  # N of the reference
     bf16: bool = False,  # the multistep solver's network in bfloat16
 ) -> tuple[float, dict]:
-    "Root mean square distance to the converged sample: Heun's, and the multistep solver's for each number of calls."
+    "Root mean square distance to the converged sample: Heun's of N = 32, and the multistep solver's for each number of calls."
     exact, noise = deepcopy(model).double(), x_T.double()
     target = exact.decode(factors.map(Tensor.double), noise, converged)
     far = lambda x: (x - target).square().mean().sqrt().item()
     ours = {n: far(multistep(model, factors, x_T, n, bf16)) for n in calls}
-    return far(model.decode(factors, x_T, steps)), ours
+    return far(model.decode(factors, x_T, 32)), ours
 
 # %% ../nbs/60_bench.ipynb #49d94b3d
 def spoken(count: int, seed: int = 0) -> Sequences:
@@ -549,9 +549,7 @@ def our_frames(recordings: Recordings) -> Tensor:  # (chunks, 68, 80)
     return Chunks(recordings, LogMel(recordings.rate), least=1 / recordings.rate)[:].x
 
 
-def front_end_row(
-    recordings: Recordings, must: float | None = None, aim: float | None = None, rounds: int = 5
-) -> Row:
+def front_end_row(recordings: Recordings, rounds: int = 5) -> Row:
     "The row of the front end. Raises AssertionError if the frames differ where there is sound."
     plain, ours = plain_frames(recordings), our_frames(recordings)
     gap = difference([torch.where(ours == 0, 0, plain)], [ours])
@@ -560,7 +558,7 @@ def front_end_row(
     factor = min(seconds(ours) for _ in range(rounds)) / recordings.seconds.sum().item()
     note = f"real-time factor {factor:.4f}: {1 / factor:.0f} s of sound in a second"
     name = "front end, log-mel frames of recordings"
-    return measure(name, plain, ours, must, aim, rounds=rounds, difference=gap, note=note)
+    return measure(name, plain, ours, rounds=rounds, difference=gap, note=note)
 
 # %% ../nbs/60_bench.ipynb #6c6caa08
 def plain_eer(
@@ -667,9 +665,7 @@ def our_batches(path, length: int, stride: int, size: int) -> list:
     return [data[batch_rows(i, len(data), size, seed=0)].x for i in range(len(data) // size)]
 
 # %% ../nbs/60_bench.ipynb #1770df7f
-def loading_row(
-    hours: int = 17420, must: float | None = 2.0, aim: float | None = 3.0, rounds: int = 5
-) -> Row:
+def loading_row(hours: int = 17420, rounds: int = 5) -> Row:
     "One epoch of windows of 672 hours from a table of six columns, opening it included."
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "values.npy"
@@ -678,7 +674,13 @@ def loading_row(
         gap = difference(plain(), ours())
         assert gap < 1e-4, f"the batches differ by {gap:.1e}"
         return measure(
-            "loading, an epoch of batches", plain, ours, must, aim, rounds=rounds, difference=gap
+            "loading, an epoch of batches",
+            plain,
+            ours,
+            must=2.0,
+            aim=3.0,
+            rounds=rounds,
+            difference=gap,
         )
 
 # %% ../nbs/60_bench.ipynb #a6c96160
@@ -852,10 +854,10 @@ def processes_row(count: int = 2, rounds: int = 3) -> Row:
     return Row(label, plain / ours, low, None, float(count), 1, "float32", plain, ours, apart, note)
 
 # %% ../nbs/60_bench.ipynb #8e6cd8cf
-def matrix_peak(repeats: int = 20) -> float:
-    "Multiply-adds per second of a product of two large matrices, the best of a few."
+def matrix_peak() -> float:
+    "Multiply-adds per second of a product of two large matrices, the best of 20."
     a, b = torch.randn(2, 1024, 1024)
-    return 1024**3 / min(seconds(lambda: torch.mm(a, b)) for _ in range(repeats))
+    return 1024**3 / min(seconds(lambda: torch.mm(a, b)) for _ in range(20))
 
 
 def costs(name: str, model: DiffSDA, batch: Sequences, training: float, draws: int = 10) -> str:

@@ -51,9 +51,9 @@ class _Enough(Exception):
     pass
 
 
-def pace(model: nn.Module, loss: Callable, data, config, limit: float, every: int = 5) -> float:
+def pace(model: nn.Module, loss: Callable, data, config, limit: float) -> float:
     "Seconds of a step of `train`, the median over the windows between two records after the second, for about `limit` seconds."
-    stamps = []
+    stamps, every = [], 5  # steps from one record to the next
 
     def watch(record: dict):
         stamps.append(perf_counter())

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from . import scenes, speech
 from .audio import Chunks
 from .data import TOYS, Sequences, toy_splits
 from .sets import DataSet, Preset, Splits, get_ready, set_of
@@ -43,12 +44,9 @@ def _toy(name: str) -> DataSet:
 
 def known_set(name: str) -> DataSet:
     "A toy, a real or a made-up set by its name, whatever it is a set of. Raises ValueError if there is none."
-    known = {toy: _toy(toy) for toy in TOYS}
-    for room in ("scenes", "timeseries", "speech"):  # the last one needs the extra [audio]
-        if name in known:
-            break
-        known |= importlib.import_module(f"diffsda.{room}").SETS
-    return set_of(known, name)
+    toys = {toy: _toy(toy) for toy in TOYS}
+    series = importlib.import_module("diffsda.timeseries").SETS  # of the next notebook
+    return set_of(toys | scenes.SETS | series | speech.SETS, name)
 
 # %% ../nbs/39_cases.ipynb #cases-case
 class Case(NamedTuple):

@@ -207,16 +207,14 @@ class Scale:
 
     mean: Tensor  # broadcasts to one frame, in raw units
     std: Tensor  # the same
-    sigma_data: float = 0.5
+    sigma_data: float = 0.5  # EDM's value, which models of the package are preconditioned for
 
     @staticmethod
-    def fit(data: Sequences, axes: tuple = (0,), sigma_data: float = 0.5) -> "Scale":
+    def fit(data: Sequences, axes: tuple = (0,)) -> "Scale":
         """The scale of `data`'s observed values.
 
         `axes` are the axes of a frame that keep statistics of their own: (0,) is one mean and std per
         feature or channel, () one for everything. Raises ValueError if something is constant or unobserved."""
-        if not sigma_data > 0:
-            raise ValueError(f"sigma_data must be positive, got {sigma_data}; 0.5 is EDM's value")
         if not all(-len(data.frame) <= a < len(data.frame) for a in axes):
             raise ValueError(f"axes {axes} must be axes of a frame, whose shape is {data.frame}")
         keep = {a % len(data.frame) for a in axes}
@@ -239,7 +237,7 @@ class Scale:
             raise ValueError(
                 f"feature {where} is constant ({mean.flatten()[where]:g}) and cannot be scaled; drop it"
             )
-        return Scale(mean[0, 0].float(), std[0, 0].float(), sigma_data)
+        return Scale(mean[0, 0].float(), std[0, 0].float())
 
     def apply(self, data: Sequences) -> Sequences:
         """`data` in normalised units; its holes stay holes.

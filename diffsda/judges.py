@@ -30,14 +30,13 @@ class _WhereAndWhether(nn.Module):
         return torch.cat([h.flatten(1), h.amax((2, 3))], dim=1)
 
 
-def _frame_reader(frame: tuple, hidden: int, dropout: float) -> nn.Sequential:
+def _frame_reader(frame: tuple, hidden: int) -> nn.Sequential:
     "From (n, *frame) to (n, hidden): strided convolutions for frames that are images (C, H, W), an MLP for others."
     if len(frame) != 3:
         return nn.Sequential(
             nn.Flatten(),
             nn.Linear(math.prod(frame), hidden),
             nn.SiLU(),
-            nn.Dropout(dropout),
             nn.Linear(hidden, hidden),
             nn.SiLU(),
         )
@@ -48,8 +47,7 @@ def _frame_reader(frame: tuple, hidden: int, dropout: float) -> nn.Sequential:
         sides = [(side + 1) // 2 for side in sides]
         channels, width = width, min(2 * width, hidden)
     size = channels * math.prod(sides) + channels
-    last = nn.Linear(size, hidden)
-    return nn.Sequential(*layers, _WhereAndWhether(), nn.Dropout(dropout), last, nn.SiLU())
+    return nn.Sequential(*layers, _WhereAndWhether(), nn.Linear(size, hidden), nn.SiLU())
 
 # %% ../nbs/12_judges.ipynb #6390a48c
 class Judge(nn.Module):
@@ -65,14 +63,13 @@ class Judge(nn.Module):
         standard: dict,  # name -> (mean, std) of each quantity
         hidden: int = 64,
         recurrent: bool = True,  # False: every frame on its own
-        dropout: float = 0.0,
         noise: float = 0.0,  # added to inputs in training
     ):
         super().__init__()
         self.standard, self.recurrent, self.noise = standard, recurrent, noise
         self.compares = recurrent and len(frame) == 3
         channels = (2 * frame[0] if self.compares else frame[0], *frame[1:])
-        self.read = _frame_reader(channels, hidden, dropout)
+        self.read = _frame_reader(channels, hidden)
         self.over_time = (
             nn.GRU(hidden, hidden, batch_first=True, bidirectional=True) if recurrent else None
         )
@@ -119,26 +116,26 @@ class Judge(nn.Module):
         return out
 
     @torch.no_grad()
-    def answers(self, data, size: int = 128) -> dict:  # name -> (B, K) or (B, V, K)
+    def answers(self, data) -> dict:  # name -> (B, K) or (B, V, K)
         "What `forward` says of all of `data`, which is read by batches: len(data), data[rows]."
         self.eval()
         device, parts = next(self.parameters()).device, []
-        for batch in in_batches(data, size):
+        for batch in in_batches(data):
             answers = self(batch.to(device)).items()
             parts.append({name: answer.to(batch.x.device) for name, answer in answers})
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     @torch.no_grad()
-    def features(self, data, size: int = 128) -> Tensor:  # (B, width)
+    def features(self, data) -> Tensor:  # (B, width)
         "What its heads for static labels look at, for `frechet_distance`."
         self.eval()
         device = next(self.parameters()).device
-        return torch.cat([self._read(part.to(device))[1].cpu() for part in in_batches(data, size)])
+        return torch.cat([self._read(part.to(device))[1].cpu() for part in in_batches(data)])
 
-    def verdicts(self, data, size: int = 128) -> dict:
+    def verdicts(self, data) -> dict:
         "name -> class (B) or (B, V), or quantity in the label's own unit."
         out = {}
-        for name, answer in self.answers(data, size).items():
+        for name, answer in self.answers(data).items():
             if name in self.standard:
                 mean, std = self.standard[name]
                 out[name] = answer[..., 0] * std + mean
@@ -146,9 +143,9 @@ class Judge(nn.Module):
                 out[name] = answer.argmax(-1)
         return out
 
-    def probabilities(self, data, size: int = 128) -> dict:
+    def probabilities(self, data) -> dict:
         "name -> probabilities (B, K) or (B, V, K) of the classes; quantities have none and are left out."
-        answers = self.answers(data, size).items()
+        answers = self.answers(data).items()
         return {k: answer.softmax(-1) for k, answer in answers if k not in self.standard}
 
 # %% ../nbs/12_judges.ipynb #5ae7d77b

@@ -597,11 +597,11 @@ def _ours(recipe: str) -> Callable:
     return make
 
 
-def _skd(preset: Preset, data, k: int = 40):
+def _skd(preset: Preset, data):
     frame = data[:1].frame
 
     def sized(hidden: int):
-        frames, network = frame_networks(preset, frame, k)
+        frames, network = frame_networks(preset, frame, 40)  # latent numbers that obey the law
         return SKD(frames, Canvas(network), hidden)
 
     return sized
@@ -676,9 +676,8 @@ def weights(model: nn.Module) -> int:
 def as_large(
     make: Callable,  # hidden width -> model
     target: int,  # numbers to learn
-    within: float = 0.1,  # share of them
 ) -> int:
-    "The hidden width with which a model is as large as asked for. Raises ValueError if none comes near enough."
+    "The hidden width with which a model is as large as asked for. Raises ValueError if none comes within a tenth."
 
     def size(hidden):
         with torch.device("meta"):
@@ -691,7 +690,7 @@ def as_large(
         middle = (low + high) // 2
         low, high = (middle, high) if size(middle) < target else (low, middle)
     best = min((low, high), key=lambda hidden: abs(size(hidden) - target))
-    if abs(size(best) - target) > within * target:
+    if abs(size(best) - target) > 0.1 * target:
         raise ValueError(
             f"no hidden width gives about {target} weights: {best} gives {size(best)}; its frame networks alone are too large"
         )

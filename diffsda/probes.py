@@ -49,9 +49,7 @@ def spread(
     return np.sort(rows)
 
 
-def _linear_probe(
-    train_codes: Sequences, test_codes: Sequences, name: str, rows: int = 4000
-) -> float:
+def _linear_probe(train_codes: Sequences, test_codes: Sequences, name: str) -> float:
     "Score of a linear reader: percent right for classes, 100 R^2 for quantities; per frame for dynamic labels."
 
     def table(data):
@@ -65,7 +63,7 @@ def _linear_probe(
         else:
             x = data.x
         x, y = x[known].numpy(), y[known].numpy()
-        some = spread(len(x), rows)
+        some = spread(len(x), 4000)
         return x[some], y[some]
 
     (x, y), (x_test, y_test) = table(train_codes), table(test_codes)

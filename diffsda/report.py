@@ -210,13 +210,13 @@ def swap_part(of: Subject) -> str:
     return tiles(rows)
 
 # %% ../nbs/51_report.ipynb #79ddbbe8
-def walk_part(of: Subject, amounts: tuple = (-2, -1, 0, 1, 2), most: int = 2) -> str:
-    "A moved along the widest directions of `s` and of `d`."
-    directions, made = of.model.directions, ""
+def walk_part(of: Subject) -> str:
+    "A moved along the two widest directions of `s` and of `d`."
+    amounts, directions, made = (-2, -1, 0, 1, 2), of.model.directions, ""
     for code, name in (("s", "static"), ("d", "dynamic")):
         share = getattr(directions, code).share
         rows = []
-        for i in range(min(most, len(share))):
+        for i in range(min(2, len(share))):
             walked = of.model.walk(of.thing("A"), i, list(amounts), code, of.seed)
             titles = [f"{code}, direction {i}, moved by {amount:+d}" for amount in amounts]
             shown = of.model.adapter.show(dict(zip(titles, walked)))
@@ -260,13 +260,13 @@ def static_map(of: Subject) -> plt.Figure:
     return fig
 
 # %% ../nbs/51_report.ipynb #c23b2a3d
-def map_part(of: Subject, near: int = 3) -> str:
-    "The map, each donor's nearest neighbours, and how often the nearest is of the same kind."
+def map_part(of: Subject) -> str:
+    "The map, each donor's three nearest neighbours, and how often the nearest is of the same kind."
     alt = f"the static codes of {len(of.excerpts)} excerpts on a plane, the donors marked {', '.join(of.donors)}"
     made = still(static_map(of), alt, 0)
     rows, apart = [], of.apart
     for letter, row in of.donors.items():
-        others = apart[row].argsort()[: min(near, len(apart) - 1)].tolist()
+        others = apart[row].argsort()[: min(3, len(apart) - 1)].tolist()
         titles = [f"{of.excerpts[i]} ({i})" for i in others]  # two may have one name
         things = {of.told[letter]: of.thing(letter)}
         shown = of.model.adapter.show(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Splits', 'by_hash', 'by_group', 'Prepared', 'open_prepared', 'get_ready', 'Preset', 'nearest', 'build', 'loss_of',
-           'preset_of', 'DataSet', 'kinds_of', 'set_of']
+           'DataSet', 'kinds_of', 'set_of']
 
 # %% ../nbs/20_sets.ipynb #a3ac15b6
 import difflib
@@ -148,6 +148,7 @@ class Preset:
     )
     d_noise: float = 0.1  # capacity limit of the dynamic channel; 0 is the paper
     mask_channel: bool = False  # tell the encoder what is missing; the paper does not
+    # the stride of series is from window to window, that of films and voices from frame to frame
     windows: tuple | None = None  # (length, stride) to train on; None: the set's own sequences
     P_mean: float = -0.4  # of ln sigma in training; -1.2 for pixels
     P_std: float = 1.0  # the same; 1.2 for pixels
@@ -220,20 +221,6 @@ def loss_of(
     "The denoising loss with a preset's noise levels."
     return partial(denoising_loss, P_mean=preset.P_mean, P_std=preset.P_std, draws=preset.draws)
 
-
-def _row(rows: dict, name: str, what: str):
-    if name not in rows:
-        raise ValueError(f"unknown {what} {name!r}; there are {', '.join(rows)}")
-    return rows[name]
-
-
-def preset_of(
-    presets: dict,  # name -> Preset
-    name: str,
-) -> Preset:
-    "A row of a table of presets. Raises ValueError for a name that is not there."
-    return _row(presets, name, "preset")
-
 # %% ../nbs/20_sets.ipynb #3201adca
 @dataclass(frozen=True)
 class DataSet:
@@ -260,9 +247,9 @@ class DataSet:
 def kinds_of(
     presets: dict,  # "name" or "name_kind" -> Preset
     name: str,  # of a set
-    kinds: tuple = ("short", "narrow", "long", "fast"),
 ) -> dict:  # kind -> Preset
     "The rows of one set out of a table of many."
+    kinds = ("short", "narrow", "long", "fast")
     keys = {"": name} | {kind: f"{name}_{kind}" for kind in kinds}
     return {kind: presets[key] for kind, key in keys.items() if key in presets}
 
@@ -272,4 +259,6 @@ def set_of(
     name: str,
 ) -> DataSet:
     "The set of that name. Raises ValueError if there is none."
-    return _row(sets, name, "set")
+    if name not in sets:
+        raise ValueError(f"unknown set {name!r}; {nearest(name, sets)}")
+    return sets[name]

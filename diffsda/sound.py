@@ -106,7 +106,7 @@ def show_spectrograms(
     width: float = 3.2,  # inches, of one picture
 ):
     "Pictures side by side, time in seconds, frequency in kHz, one grey scale for all."
-    import matplotlib.pyplot as plt  # slow to load, and no shell needs it
+    import matplotlib.pyplot as plt  # slow to load, and sound alone needs no picture
 
     low = min(float(x.quantile(0.02)) for x in frames.values())
     high = max(float(x.max()) for x in frames.values())

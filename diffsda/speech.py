@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CORPORA', 'PREPARED', 'PRESETS', 'SETS', 'open_speech', 'together', 'by_speaker', 'final', 'load_speech', 'without',
-           'voices_of', 'in_chunks', 'verify', 'verify_one', 'settings_of', 'MeanCodes', 'MeanFrames', 'Components']
+           'voices_of', 'verify', 'verify_one', 'settings_of', 'MeanCodes', 'MeanFrames', 'Components']
 
 # %% ../nbs/32_speech.ipynb #a8947f46
 from dataclasses import replace
@@ -12,16 +12,20 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
-import torchaudio
 
-from .audio import Chunks, LogMel, Recordings, Voices, check_wave, pooled, string_recordings
+from .audio import Chunks, Recordings, Voices, check_wave, pooled, string_recordings
+from .blocks import Extra
 from .encoder import Factors
 from .model import DiffSDA
 from .sets import DataSet, Preset, Splits, by_group, kinds_of, open_prepared
+from .sound import LogMel
 from .tasks import pca_codes
 from .training import TrainConfig
 from .verification import Verification, equal_error_rate, verification
 from .vowels import vowels
+
+# %% ../nbs/32_speech.ipynb #libraries-32
+torchaudio = Extra("torchaudio", "audio")
 
 # %% ../nbs/32_speech.ipynb #db8d647c
 def _is_heard(wave: torch.Tensor) -> bool:
@@ -314,16 +318,6 @@ def voices_of(
     hop = 256 * stride
     seconds = seconds or (0.8 if V is None else V * hop / LogMel.sound_rate)
     return Voices(seconds=seconds, hop=hop, **more)
-
-
-def in_chunks(
-    splits: Splits,  # of recordings
-    preset: Preset,
-) -> tuple[Chunks, Chunks]:
-    "What is trained on once the choice is made, and the test part, as the chunks that a preset asks for, in the scale of the first."
-    voices = voices_of(preset, rate=splits.train.rate)
-    learnt = Chunks(final(splits).train, voices.front, voices.seconds).fit_scale()
-    return learnt, Chunks(splits.test, voices.front, voices.seconds, scale=learnt.scale)
 
 # %% ../nbs/32_speech.ipynb #c5cee02f
 def verify(

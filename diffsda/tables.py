@@ -457,11 +457,8 @@ OWN = Preset(
     dec_width=96,
     embedding=64,
     draws=1,
-    static_first=0.0,
-    withhold=0.0,
-    d_noise=0.5,
     config=TrainConfig(steps=600, batch=32, lr=4e-3, warmup=30),
-)
+).by("capacity")
 
 # %% ../nbs/41_tables.ipynb #c55f864d
 @dataclass(frozen=True)

@@ -388,7 +388,7 @@ def read_log(folder) -> list:
 
 
 def tensorboard(folder) -> Callable:
-    "A callback that writes each record for TensorBoard, if that is installed."
+    "A callback that writes loss, learning rate and gradient norm of each record for TensorBoard. Raises ModuleNotFoundError if that is not installed."
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(folder)
@@ -587,8 +587,7 @@ def train(
         _alone(folder if rank == 0 else None),
         _signals(folder is not None) as caught,
     ):
-        parts = world * config.accumulate
-        state, history = _begin(model, loss, data, config, parts, folder)
+        state, history = _begin(model, loss, data, config, world * config.accumulate, folder)
         log = _open_log(folder, history) if rank == 0 else None
         bar = progress_bar(None, desc, config.steps, initial=state.step, disable=rank > 0, delay=2)
         start = perf_counter()

@@ -9,9 +9,9 @@ __all__ = ['IMAGES', 'FILMS', 'SMALL', 'Clips', 'film_rate', 'read_clip', 'read_
 # %% ../nbs/22_video.ipynb #850dbdd0
 import math
 import re
-import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from .blocks import progress_bar
@@ -147,8 +148,6 @@ def _natural(path: Path) -> list:
 
 def _images(folder: Path):
     "The images of a folder, one by one, in order of name."
-    from PIL import Image, UnidentifiedImageError
-
     for path in sorted((p for p in folder.iterdir() if p.suffix.lower() in IMAGES), key=_natural):
         try:
             with Image.open(path) as image:
@@ -192,8 +191,6 @@ def _gif(path: Path):
     """Frames a second, then the frames of a GIF; in one of ours equal neighbours are one picture that stays longer, as `write_film` tells.
 
     Raises ValueError if it cannot be decoded."""
-    from PIL import Image
-
     try:
         with Image.open(path) as gif:
             told = re.fullmatch(rb"([\d.]+) frames a second", gif.info.get("comment", b""))
@@ -250,8 +247,6 @@ def read_clip(
     to_rgb: bool = False,  # grey and transparent frames are converted; else refused
 ) -> np.ndarray:  # (V, 3, H, W) uint8
     "One clip. Raises ValueError, naming the file, if it is missing, empty, broken, or its frames differ in size or are not RGB."
-    from PIL import ImageOps
-
     path, frames, came = Path(path), [], None
     if not path.exists():
         raise ValueError(f"{path} does not exist; look at its spelling")
@@ -295,13 +290,11 @@ def read_clips(
     paths,  # clips, or a folder of them
     size: int | None = None,  # as in `read_clip`
     to_rgb: bool = False,
-    least: int = 1,  # frames of a clip
     rate: float = 25.0,  # frames a second, where no film says it
-    skip_broken: bool = False,  # leave out what cannot be used, with a warning that counts it
 ) -> Clips:
     """Video files and folders of images as clips, named by their paths without suffix.
 
-    Raises ValueError as `read_clip`, for a clip shorter than `least`, for clips of different sizes or rates, and if there is none."""
+    Raises ValueError as `read_clip`, for clips of different sizes or rates, and if there is none."""
     if isinstance(paths, (str, Path)):
         folder = Path(paths)
         if not folder.is_dir():
@@ -315,39 +308,27 @@ def read_clips(
             )
         names = [p.relative_to(folder).with_suffix("").as_posix() for p in paths]
     else:
-        names = [Path(p).with_suffix("").as_posix() for p in paths]
+        paths = list(map(Path, paths))
+        if not paths:
+            raise ValueError("there is no clip; name a film, or a folder of images")
+        names = [p.with_suffix("").as_posix() for p in paths]
     double = [name for name in names if names.count(name) > 1]
     if double:
         raise ValueError(f"two clips are called {double[0]}; rename or drop one of them")
-    kept, broken, told = {}, [], 0.0
-    for name, path in zip(names, map(Path, paths)):
-        try:
-            own = film_rate(path) if path.is_file() else 0.0
-            if own and told and not _alike(own, told):
-                raise ValueError(
-                    f"{path} has {own:.4g} frames a second, the films before it {told:.4g}; {_convert(told)}"
-                )
-            frames = read_clip(path, size, to_rgb)
-            if len(frames) < least:
-                raise ValueError(
-                    f"{path} has {len(frames)} frames, expected at least {least}; leave it out"
-                )
-            others = next(iter(kept.values()), frames)
-            if frames.shape[1:] != others.shape[1:]:
-                raise ValueError(
-                    f"{path} has frames of {frames.shape[2:]} (H, W), the clips before it {others.shape[2:]}; bring them to one size: pass size="
-                )
-            kept[name], told = frames, told or own
-        except ValueError as error:
-            if not skip_broken:
-                raise
-            broken.append(str(error))
-    if broken:
-        warnings.warn(
-            f"{len(broken)} of {len(names)} clips were left out: {broken[0]}", stacklevel=2
-        )
-    if not kept:
-        raise ValueError(f"none of the {len(names)} clips can be used: {broken[0]}")
+    kept, told = {}, 0.0
+    for name, path in zip(names, paths):
+        own = film_rate(path) if path.is_file() else 0.0
+        if own and told and not _alike(own, told):
+            raise ValueError(
+                f"{path} has {own:.4g} frames a second, the films before it {told:.4g}; {_convert(told)}"
+            )
+        frames = read_clip(path, size, to_rgb)
+        others = next(iter(kept.values()), frames)
+        if frames.shape[1:] != others.shape[1:]:
+            raise ValueError(
+                f"{path} has frames of {frames.shape[2:]} (H, W), the clips before it {others.shape[2:]}; bring them to one size: pass size="
+            )
+        kept[name], told = frames, told or own
     starts = np.append(0, np.cumsum([len(frames) for frames in kept.values()]))
     return Clips(np.concatenate(list(kept.values())), starts, tuple(kept), told or rate)
 
@@ -358,8 +339,6 @@ def write_film(
     rate: float,  # frames a second; a GIF counts in hundredths: 8 become 8.33, 30 become 33.3
 ):
     "Nothing; the frames are in a file that any browser shows. Raises ValueError if films need PyAV, which is not there, and for a GIF of more than 100."
-    from PIL import Image
-
     if path.suffix.lower() == ".gif":
         first, *others = map(Image.fromarray, frames)
         if rate > 100:
@@ -472,9 +451,9 @@ class Windows:
     def fit_scale(self, most: int = 500) -> "Windows":
         "The same windows with each channel at mean 0 and deviation 0.5, measured on up to `most` of them."
         rows = np.unique(np.linspace(0, len(self) - 1, most).astype(int))
-        new, plain = object.__new__(Windows), object.__new__(Windows)
-        plain.__dict__.update(self.__dict__, augment=None)  # the data as they are
-        new.__dict__.update(self.__dict__, scale=Scale.fit(plain[rows]))
+        new, plain = copy(self), copy(self)
+        plain.augment = None  # the data as they are
+        new.scale = Scale.fit(plain[rows])
         return new
 
 # %% ../nbs/22_video.ipynb #ff077a93

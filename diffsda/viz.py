@@ -347,7 +347,6 @@ def compare(
 
 def loss_curve(
     history: list,  # dicts with "step" and "loss", as training returns them
-    title: str = "training loss",
 ) -> Figure:
     "Loss against step, each point and a running mean."
     step = np.array([r["step"] for r in history])
@@ -362,7 +361,7 @@ def loss_curve(
             label=f"mean of {width}",
         )
         ax.legend(frameon=False)
-    ax.set(xlabel="step", ylabel="loss per observed value", title=title, yscale="log")
+    ax.set(xlabel="step", ylabel="loss per observed value", title="training loss", yscale="log")
     return fig
 
 # %% ../nbs/00_viz.ipynb #7d158fc6
@@ -392,7 +391,6 @@ def slider(
     values,  # numbers at which the slider stops
     name: str,  # of what is moved
     still: int = 3,  # how many of the values are drawn side by side, from the first to the last
-    size: tuple = (2.4, 2.2),  # inches of a picture
 ) -> Figure:
     """The still pictures; in a notebook, with ipywidgets, a slider stands above them, and a picture that follows it.
 
@@ -402,7 +400,7 @@ def slider(
         raise ValueError(f"still must lie in 2..{len(values)}, the number of values, got {still}")
 
     def drawn(stops):
-        fig, axes = _panels(1, len(stops), *size)
+        fig, axes = _panels(1, len(stops), 2.4, 2.2)
         for ax, value in zip(axes[0], stops):
             draw(ax, value)
             ax.set_title(f"{name} {value:g}")

@@ -14,24 +14,26 @@ from makers import hiss as noise
 
 from diffsda.audio import (
     Chunks,
-    Linear,
-    LogMel,
     Recordings,
     Voices,
-    hifigan,
-    intelligibility,
-    mel_cepstral_distortion,
-    players,
     pooled,
     read_recording,
     read_recordings,
     string_recordings,
-    to_wave,
 )
 from diffsda.data import Sequences
 from diffsda.disentangler import Disentangler
 from diffsda.encoder import Factors
 from diffsda.sets import Preset, build
+from diffsda.sound import (
+    Linear,
+    LogMel,
+    hifigan,
+    intelligibility,
+    mel_cepstral_distortion,
+    players,
+    to_wave,
+)
 from diffsda.training import TrainConfig
 
 FRONT = LogMel()

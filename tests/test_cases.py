@@ -57,7 +57,6 @@ def test_a_toy_comes_with_its_classes_and_a_set_that_is_none_is_refused():
     assert not torch.equal(toy.learnt[:20].x, toy.asked.x)
     mixed = replace(toy.asked, static={"age": torch.rand(20), "who": torch.arange(20)})
     assert set(with_classes(mixed, 5).static) == {"who"} and len(with_classes(mixed, 5)) == 5
-    pytest.importorskip("torchaudio")
     with pytest.raises(ValueError, match="unknown set 'rotr'"):
         case_of("rotr")
 

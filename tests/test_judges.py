@@ -109,7 +109,7 @@ def test_a_judge_reads_images_lazily(judge_of_images):
     assert scores == judged(judge_of_images, test)
     assert scores["colour"] >= 99.5 and scores["way"] > 95
     p = judge_of_images.probabilities(Lazy(test))
-    verdicts = judge_of_images.verdicts(test, size=7)
+    verdicts = judge_of_images.verdicts(test)
     assert p["colour"].shape == (150, 3) and p["way"].shape == (150, 5, 4)
     for name in p:
         assert torch.equal(p[name].argmax(-1), verdicts[name])

@@ -990,11 +990,8 @@ def test_facts_that_json_cannot_hold_leave_the_folder_as_it_was(tmp_path):
 def rewrite(folder, change):
     path = folder / "model.json"
     facts = json.loads(path.read_text())
-    del facts[
-        "checksum"
-    ]  # as in folders from before there was one; else every change is told alike
+    del facts["checksum"]  # as of before there was one, else every change is told alike
     change(facts)
-    facts.pop("checksum", None)  # as of before there was one, else every change is told alike
     path.write_text(json.dumps(facts))
 
 

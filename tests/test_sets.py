@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from diffsda import scenes, speech, timeseries
 from diffsda.encoder import RECIPES
-from diffsda.sets import Splits, build, by_group, get_ready, kinds_of, set_of
+from diffsda.sets import Preset, Splits, build, by_group, get_ready, kinds_of, set_of
+from diffsda.training import TrainConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "data_scripts"))
 
@@ -87,7 +88,9 @@ def test_names_are_those_of_the_tables_they_are_made_from():
     assert set(timeseries.SETS) == set(timeseries.LOADERS)
     assert set(speech.SETS) == set(speech.CORPORA) == set(speech.PREPARED)
     assert set(scenes.SETS) == {"digits", *scenes.OWNERS, *scenes.STRUNG}
-    with pytest.raises(ValueError, match="unknown set 'etth3'; there are etth1, etth2"):
+    with pytest.raises(
+        ValueError, match="unknown set 'etth3'; did you mean 'etth[12]'[?] known: .*har"
+    ):
         set_of(timeseries.SETS, "etth3")
 
 
@@ -110,6 +113,7 @@ def test_a_preset_names_its_recipe():
     preset = SETS[0].preset("short")
     assert all(preset.by(name).recipe == name for name in RECIPES)
     assert replace(preset, d_noise=0.3).recipe == "own"
+    assert Preset(16, 4, 64, 64, 64, TrainConfig(1, 1)).recipe == "static first"  # its defaults
 
 
 def test_a_network_of_images_has_no_mask_channel():

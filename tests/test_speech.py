@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from diffsda.audio import Chunks, LogMel, Recordings, pooled
+from diffsda.audio import Chunks, Recordings, pooled
 from diffsda.cli import check_parameters, parameters_of, parse_value
 from diffsda.encoder import RECIPES, Factors
 from diffsda.sets import build
+from diffsda.sound import LogMel
 from diffsda.speech import (
     CORPORA,
     PREPARED,
@@ -22,7 +23,6 @@ from diffsda.speech import (
     MeanFrames,
     by_speaker,
     final,
-    in_chunks,
     load_speech,
     open_speech,
     together,
@@ -127,17 +127,6 @@ def test_unknown_names_are_refused():
         ValueError, match="unknown set 'ravdes'; there are vowels, vowels_strings, fsdd"
     ):
         load_speech("ravdes")
-
-
-def test_chunks_of_both_parts_are_cut_alike_and_scaled_by_what_is_trained_on():
-    splits = by_speaker(vowels(60, speakers=6), 1, 2)
-    learnt, test = in_chunks(splits, PRESETS["vowels_fast"])
-    names = lambda chunks: set(chunks.recordings.names)
-    assert names(learnt) == set(splits.train.names) | set(splits.val.names)
-    assert names(test) == set(splits.test.names) and test.scale is learnt.scale
-    assert learnt[:2].x.shape[1:] == test[:2].x.shape[1:]
-    every = learnt[:]
-    assert every.x[every.frame_mask].std() == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.parametrize("name", ["ravdess", "timit", "librispeech"])

@@ -16,7 +16,7 @@ from diffsda.cli import parameters_of
 from diffsda.data import Sequences
 from diffsda.encoder import RECIPES
 from diffsda.model import denoising_loss
-from diffsda.sets import build, open_prepared, preset_of
+from diffsda.sets import build, open_prepared
 from diffsda.timeseries import (
     LOADERS,
     PRESETS,
@@ -265,9 +265,6 @@ def test_not_prepared_names_the_command(tmp_path, name):
 def test_unknown_names_list_those_there_are(tmp_path):
     with pytest.raises(ValueError, match="unknown data set 'etth9'; there are etth1, etth2, air"):
         load("etth9", tmp_path)
-    assert preset_of(PRESETS, "etth1") is PRESETS["etth1"]
-    with pytest.raises(ValueError, match="unknown preset 'etth3'; there are etth1, "):
-        preset_of(PRESETS, "etth3")
 
 
 def cut_file(path):

@@ -561,9 +561,16 @@ def test_going_on_with_other_settings_is_refused(tmp_path, changes):
 
 
 def test_how_often_is_logged_and_saved_may_change(tmp_path):
-    config = replace(BRIEF, log_every=4, save_every=5)
-    quiet(Slope(), slope_loss, ragged(), BRIEF, folder=tmp_path)
-    quiet(Slope(), slope_loss, ragged(), config, folder=tmp_path)
+    stop = lambda record: record["step"] == 3 and signal.raise_signal(signal.SIGTERM)
+    whole, stopped, resumed = small(**RECIPE), small(**RECIPE), small(seed=7, **RECIPE)
+    quiet(whole, denoising_loss, ragged(), BRIEF)
+    with pytest.raises(SystemExit):
+        quiet(stopped, denoising_loss, ragged(), BRIEF, folder=tmp_path, callbacks=(stop,))
+    assert not same(tensors(stopped), tensors(whole))
+    seldom = replace(BRIEF, log_every=4, save_every=5)
+    history = quiet(resumed, denoising_loss, ragged(), seldom, folder=tmp_path)
+    assert same(tensors(resumed), tensors(whole))
+    assert [record["step"] for record in history] == [1, 2, 3, 4, 6]
 
 
 def test_going_on_with_another_model_is_refused(tmp_path):

@@ -165,15 +165,14 @@ class TestFiles:
         with pytest.raises(ValueError, match="two clips are called a"):
             read_clips(tmp_path)
 
-    def test_broken_clips_are_left_out_only_when_asked_and_counted(self, tmp_path):
+    def test_a_broken_clip_is_named_among_good_ones(self, tmp_path):
         write_images(tmp_path / "good", noise(5, 8, 8, 3))
-        write_images(tmp_path / "short", noise(2, 8, 8, 3))
         (tmp_path / "broken.mp4").write_bytes(b"nothing of the kind")
         with pytest.raises(ValueError, match=r"broken\.mp4"):
-            read_clips(tmp_path, least=3)
-        with pytest.warns(UserWarning, match="2 of 3 clips were left out"):
-            clips = read_clips(tmp_path, least=3, skip_broken=True)
-        assert clips.names == ("good",)
+            read_clips(tmp_path)
+        assert read_clips([tmp_path / "good"]).lengths.tolist() == [5]
+        with pytest.raises(ValueError, match="there is no clip"):
+            read_clips([])
 
     def test_clips_of_two_sizes(self, tmp_path):
         write_images(tmp_path / "a", noise(3, 8, 8, 3))
