@@ -153,7 +153,7 @@ def distil_command(args: argparse.Namespace) -> int:
     print(f"model: {args.folder}, which now decodes in one call; --levels asks the network itself")
     return 0
 
-
+# %% ../nbs/53_commands.ipynb #shell-encode
 def encode_command(args: argparse.Namespace) -> int:
     "The exit status of `diffsda encode`: 0 once the codes are written."
     import numpy as np
