@@ -590,6 +590,10 @@ class Films(Adapter):
                 )
             alone = True
             clips = Clips(frames, [0, len(frames)], ("this clip",), self.rate)
+        if (channels := clips.frames.shape[1]) not in (1, 3):
+            raise ValueError(
+                f"frames of shape {clips.frames.shape[1:]} have {channels} channels, expected 1 or 3; if channels come last: frames.transpose(0, 3, 1, 2)"
+            )
         if self.frame and not _alike(clips.rate, self.rate):
             came = f"{clips.names[0]} has" if alone else "these clips have"
             raise ValueError(

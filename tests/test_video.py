@@ -428,6 +428,14 @@ class TestFilms:
             with pytest.raises(ValueError, match=r"24 frames a second, .* trained at 12; .*-r 12"):
                 films.pieces(path)
 
+    def test_channels_that_come_last_are_refused(self):
+        wrong = Clips(noise(9, 16, 16, 3), [0, 9])
+        for films in (Films(V=4, size=16), Films(V=4, size=None)):
+            for source in (noise(9, 16, 16, 3), wrong):
+                with pytest.raises(ValueError, match=r"16 channels.*transpose\(0, 3, 1, 2\)"):
+                    films.fitted(source)
+        assert Films(V=4, size=16).fitted(noise(9, 1, 16, 16))[0].frame == (1, 16, 16)
+
     def test_an_alternative_text_counts_the_frames_that_are_shown(self):
         films = Films(V=4, stride=2, size=None, frame=(3, 8, 8))
         shown = films.show({"as it came": noise(9, 3, 8, 8), "as it was made": noise(5, 3, 8, 8)})
