@@ -654,6 +654,7 @@ class Films(Adapter):
         return [made.clip(i) for i in range(len(made))] if isinstance(made, Clips) else [made]
 
     def write(self, thing: np.ndarray, path: Path):  # (T, C, H, W); small frames are enlarged
+        thing = thing.repeat(3 // thing.shape[1], 1)  # files hold colours: a grey one is three
         times = -(-256 // max(thing.shape[2:]))  # a whole number, so that it can be read back
         large = thing.repeat(times, 2).repeat(times, 3).transpose(0, 2, 3, 1)
         write_film(large, path, self.rate / self.stride)

@@ -436,6 +436,13 @@ class TestFilms:
                     films.fitted(source)
         assert Films(V=4, size=16).fitted(noise(9, 1, 16, 16))[0].frame == (1, 16, 16)
 
+    @pytest.mark.parametrize("suffix", Films.ends)
+    def test_a_grey_clip_is_written_in_three_equal_channels(self, tmp_path, suffix):
+        grey = smooth(5)[..., 0][:, None]
+        Films(V=4).write(grey, tmp_path / f"grey{suffix}")
+        read = read_clip(tmp_path / f"grey{suffix}", size=32).astype(int)
+        assert read.shape == (5, 3, 32, 32) and np.abs(read - grey).mean() < 6
+
     def test_an_alternative_text_counts_the_frames_that_are_shown(self):
         films = Films(V=4, stride=2, size=None, frame=(3, 8, 8))
         shown = films.show({"as it came": noise(9, 3, 8, 8), "as it was made": noise(5, 3, 8, 8)})
