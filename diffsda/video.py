@@ -573,6 +573,10 @@ class Films(Adapter):
         if isinstance(things, str | Path):
             path = Path(things)
             alone = path.is_file() or any(p.suffix.lower() in IMAGES for p in path.glob("*"))
+            if path.is_dir() and alone and any(p.suffix.lower() in FILMS for p in path.rglob("*")):
+                raise ValueError(
+                    f"{path} holds films and pictures; move the pictures away, or name the clips to read_clips"
+                )
             clips = read_clips([path] if alone else path, self.size, True, rate=self.rate)
         elif isinstance(things, Clips):
             clips, alone = things, False

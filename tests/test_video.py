@@ -443,6 +443,15 @@ class TestFilms:
         read = read_clip(tmp_path / f"grey{suffix}", size=32).astype(int)
         assert read.shape == (5, 3, 32, 32) and np.abs(read - grey).mean() < 6
 
+    def test_pictures_beside_films_do_not_hide_them(self, tmp_path):
+        write_images(tmp_path / "stills", noise(5, 16, 16, 3))
+        films = Films(V=4, size=16)
+        assert films.read(tmp_path / "stills")[1]
+        write_film(tmp_path / "stills" / "films.mp4", noise(6, 16, 16, 3))
+        with pytest.raises(ValueError, match="stills holds films and pictures; move the pictures"):
+            films.read(tmp_path / "stills")
+        assert films.read(tmp_path)[0].names == ("stills", "stills/films")
+
     def test_an_alternative_text_counts_the_frames_that_are_shown(self):
         films = Films(V=4, stride=2, size=None, frame=(3, 8, 8))
         shown = films.show({"as it came": noise(9, 3, 8, 8), "as it was made": noise(5, 3, 8, 8)})
