@@ -425,7 +425,8 @@ class Windows:
                 + "; leave it out, or take a smaller V"
             )
         self.clips, self.V, self.scale, self.augment = clips, V, scale, augment
-        strides = np.minimum(stride, clips.lengths // V)
+        fits = clips.lengths > (V - 1) * stride
+        strides = np.where(fits, stride, clips.lengths // V)  # a smaller one for a short clip
         owner, first = [], []
         for i in rows:
             last = clips.lengths[i] - (V - 1) * strides[i] - 1
@@ -625,6 +626,16 @@ class Films(Adapter):
 
     def training(self, source) -> Pieces:
         clips, alone = self.read(source)
+        need = (
+            self.V - 1
+        ) * self.stride + 1  # Windows would take a smaller stride, and `pieces` none
+        short = np.flatnonzero(clips.lengths < need)
+        if len(short):
+            others = f" (and {len(short) - 1} other clips are too short)" if len(short) > 1 else ""
+            raise ValueError(
+                f"{clips.names[short[0]]} has {clips.lengths[short[0]]} frames, but a window needs {need} "
+                f"({self.V} at stride {self.stride}){others}; leave it out, or take a smaller V or stride"
+            )
         if self.stage is not None:
             clips = Clips(
                 self._seen(clips.frames).numpy(), clips.starts, **clips.labels(slice(None))

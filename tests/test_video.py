@@ -255,7 +255,8 @@ class TestWindows:
             seen = numbers[torch.from_numpy(windows.owner) == i]
             assert seen.min() == clips.starts[i] and seen.max() == clips.starts[i + 1] - 1
             steps = seen.diff(dim=1)
-            assert (steps == min(stride, clips.lengths[i] // V)).all()
+            fits = clips.lengths[i] > (V - 1) * stride
+            assert (steps == (stride if fits else clips.lengths[i] // V)).all()
         if stride == 1:
             assert sorted(set(numbers.flatten().tolist())) == list(range(sum(lengths)))
 
@@ -451,6 +452,17 @@ class TestFilms:
         with pytest.raises(ValueError, match="stills holds films and pictures; move the pictures"):
             films.read(tmp_path / "stills")
         assert films.read(tmp_path)[0].names == ("stills", "stills/films")
+
+    def test_a_clip_too_short_for_the_stride_is_refused_before_the_training(self):
+        clips = Clips(noise(22, 3, 8, 8), [0, 14, 22], ("long", "brief"))
+        films = Films(V=4, stride=3, size=None)
+        with pytest.raises(
+            ValueError,
+            match=r"brief has 8 frames, but a window needs 10 \(4 at stride 3\).*smaller V",
+        ):
+            films.training(clips)
+        just = Clips(noise(21, 3, 8, 8), [0, 11, 21])
+        assert (films.training(just).data.stride == 3).all() and len(films.pieces(just)) == 2
 
     def test_an_alternative_text_counts_the_frames_that_are_shown(self):
         films = Films(V=4, stride=2, size=None, frame=(3, 8, 8))
