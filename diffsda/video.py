@@ -236,7 +236,8 @@ def _film(path: Path):
         ):  # of what is cut away, packets are there and frames are not
             came += packet.size > 0
             for frame in packet.decode():
-                yield frame.to_image()
+                image, turn = frame.to_image(), frame.rotation  # degrees, against the clock
+                yield image.rotate(turn, expand=True) if turn else image
         if came < stream.frames:
             raise ValueError(
                 f"{path} is cut short: {came} of {stream.frames} frames; get the file again"
@@ -257,6 +258,7 @@ def read_clip(
         raise ValueError(f"{path} does not exist; look at its spelling")
     for i, image in enumerate(_images(path) if path.is_dir() else _film(path)):
         name = getattr(image, "filename", "") or f"{path}, frame {i}"
+        ImageOps.exif_transpose(image, in_place=True)  # cameras turn the page, not the picture
         if image.mode != "RGB" and not to_rgb:
             raise ValueError(
                 f"{name} is {image.mode}, expected RGB; convert it, or pass to_rgb=True"

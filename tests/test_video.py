@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import struct
 import threading
 import warnings
 from fractions import Fraction
@@ -181,6 +182,22 @@ class TestFiles:
         with pytest.raises(ValueError, match=r"b has frames of \(8, 10\).*pass size="):
             read_clips(tmp_path)
         assert read_clips(tmp_path, size=8).frames.shape == (6, 3, 8, 8)
+
+    def test_what_was_filmed_upright_is_read_upright(self, tmp_path):
+        frames = np.zeros((4, 32, 64, 3), np.uint8)
+        frames[:, :16, :32] = 200  # light top left
+        write_film(tmp_path / "a.mp4", frames)
+        content = bytearray((tmp_path / "a.mp4").read_bytes())
+        at = content.find(b"tkhd") + 44  # the matrix, behind a head of version 0
+        content[at : at + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+        (tmp_path / "a.mp4").write_bytes(content)  # "turn to the right", as telephones write it
+        upright = frames.transpose(0, 3, 2, 1)[..., ::-1]
+        assert np.abs(read_clip(tmp_path / "a.mp4").astype(int) - upright).mean() < 6
+        (tmp_path / "clip").mkdir()
+        exif = Image.Exif()
+        exif[274] = 6  # orientation: the same turn
+        Image.fromarray(frames[0]).save(tmp_path / "clip" / "0.png", exif=exif)
+        assert np.array_equal(read_clip(tmp_path / "clip")[0], upright[0])
 
     @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mov", ".mkv"])
     def test_a_film_says_its_rate(self, tmp_path, suffix):
