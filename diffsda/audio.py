@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .blocks import Extra
+from .blocks import Extra, progress_bar
 from .data import Scale, Sequences, draw_strings
 from .disentangler import Adapter, Excerpt, Pieces, cuts, in_pieces
 from .encoder import Factors
@@ -227,7 +227,8 @@ def read_recordings(
         if not paths:
             raise ValueError(f"{folder} holds no {', '.join(kinds)} file")
     paths = [Path(path) for path in paths]
-    waves = [read_recording(path, rate) for path in paths]
+    shown = progress_bar(paths, "reading recordings", delay=2)
+    waves = [read_recording(path, rate) for path in shown]
     if who is None:
         return Recordings(waves, rate, tuple(path.name for path in paths))
     speakers = [who(path) for path in paths]

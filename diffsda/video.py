@@ -284,6 +284,13 @@ def _find(folder: Path) -> list:
     return sorted(films | images, key=_natural)
 
 
+def _telling(folder: Path) -> list:
+    "Of the clips below a folder the first, and the first film that says its rate: these two tell the frame and rate of all."
+    paths = _find(folder)
+    films = (path for path in paths if path.is_file() and film_rate(path))
+    return list(dict.fromkeys([*paths[:1], *islice(films, 1)]))
+
+
 def _alike(rate: float, other: float) -> bool:
     "Whether two rates are one: 29.97 goes with 30, but 24 does not go with 25."
     return abs(rate - other) <= 0.02 * other
@@ -322,7 +329,7 @@ def read_clips(
     if double:
         raise ValueError(f"two clips are called {double[0]}; rename or drop one of them")
     kept, broken, told = {}, [], 0.0
-    for name, path in zip(names, map(Path, paths)):
+    for name, path in zip(progress_bar(names, "reading clips", delay=2), map(Path, paths)):
         try:
             own = film_rate(path) if path.is_file() else 0.0
             if own and told and not _alike(own, told):
@@ -571,7 +578,11 @@ class Films(Adapter):
     index = ("clip", "seconds")
     ends = (".mp4", ".gif")
 
-    def read(self, things) -> tuple[Clips, bool]:  # and whether it was one clip and no collection
+    def read(
+        self,
+        things,
+        few: bool = False,  # of a collection, only what tells its frame and rate
+    ) -> tuple[Clips, bool]:  # and whether it was one clip and no collection
         "Clips of the model's size and rate. Raises ValueError for what is no clip."
         if isinstance(things, str | Path):
             path = Path(things)
@@ -580,9 +591,10 @@ class Films(Adapter):
                 raise ValueError(
                     f"{path} holds films and pictures; move the pictures away, or name the clips to read_clips"
                 )
-            clips = read_clips([path] if alone else path, self.size, True, rate=self.rate)
+            paths = [path] if alone else few and _telling(path) or path
+            clips = read_clips(paths, self.size, True, rate=self.rate)
         elif isinstance(things, Clips):
-            clips, alone = things, False
+            clips, alone = things[:1] if few else things, False
             if clips.frames.dtype != np.uint8:
                 raise ValueError(
                     f"clips must be bytes, got {clips.frames.dtype}; pass those that these latents were made of, and their stage"
@@ -620,7 +632,7 @@ class Films(Adapter):
         return seen
 
     def fitted(self, source) -> tuple["Films", tuple]:
-        clips, _ = self.read(source)
+        clips, _ = self.read(source, few=True)  # `training` reads them all
         frame = tuple(self._seen(clips.frames[:1]).shape[1:])
         other = clips.rate != self.rate
         notes = (f"the clips have {clips.rate:.4g} frames a second",) if other else ()

@@ -77,6 +77,13 @@ def test_a_folder_and_its_speakers(tmp_path):
         read_recordings(tmp_path / "empty")
 
 
+def test_a_folder_shows_how_far_it_is_read(tmp_path, impatient, capfd):
+    for name in "ab":
+        soundfile.write(tmp_path / f"{name}.wav", tone().numpy(), RATE)
+    read_recordings(tmp_path)
+    assert re.search(r"reading recordings.* 2/2", capfd.readouterr().err)
+
+
 def broken(folder):
     good = (0.3 * tone()).numpy()
     write = lambda name, x, **kw: soundfile.write(folder / name, x, RATE, **kw)

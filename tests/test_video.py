@@ -481,6 +481,23 @@ class TestFilms:
         just = Clips(noise(21, 3, 8, 8), [0, 11, 21])
         assert (films.training(just).data.stride == 3).all() and len(films.pieces(just)) == 2
 
+    def test_the_frame_and_rate_of_a_folder_are_told_by_few_of_its_clips(
+        self, tmp_path, impatient, capfd, monkeypatch
+    ):
+        write_images(tmp_path / "a", noise(5, 16, 16, 3))
+        for name in "bcd":
+            write_film(tmp_path / f"{name}.mp4", noise(6, 16, 16, 3), 12)
+        read, whole = [], video.read_clip
+        told = lambda path, *more: read.append(path.name) or whole(path, *more)
+        monkeypatch.setattr(video, "read_clip", told)
+        films, _ = Films(V=4, size=16).fitted(tmp_path)
+        assert (films.rate, films.frame, read) == (12, (3, 16, 16), ["a", "b.mp4"])
+        assert len(films.training(tmp_path).names) == 4
+        assert re.search(r"reading clips.* 4/4", capfd.readouterr().err)
+        (tmp_path / "none").mkdir()
+        with pytest.raises(ValueError, match="none holds no clip"):
+            films.fitted(tmp_path / "none")
+
     def test_an_alternative_text_counts_the_frames_that_are_shown(self):
         films = Films(V=4, stride=2, size=None, frame=(3, 8, 8))
         shown = films.show({"as it came": noise(9, 3, 8, 8), "as it was made": noise(5, 3, 8, 8)})
