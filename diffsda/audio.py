@@ -40,6 +40,16 @@ from .viz import pictures
 soundfile, torchaudio = Extra("soundfile", "audio"), Extra("torchaudio", "audio")
 
 # %% ../nbs/30_audio.ipynb #5cb21e0d
+def _as_tensor(wave) -> Tensor:
+    "A wave as models take it: an array becomes a tensor, and floats of any precision float32."
+    if isinstance(
+        wave, np.ndarray
+    ):  # torch warns of one that it may not write to, and takes none that runs backwards
+        wave = torch.from_numpy(np.require(wave, requirements=["C", "W"]))
+    wave = torch.as_tensor(wave)
+    return wave.float() if wave.is_floating_point() else wave
+
+
 def check_wave(wave: Tensor, name: str):
     "Raises ValueError unless a recording holds sound."
     if wave.ndim != 1 or not (wave.dtype == torch.int16 or wave.is_floating_point()):
@@ -78,7 +88,7 @@ class Recordings:
 
     Raises ValueError, naming the recording, for one that is empty, not finite, silent or out of range, and for labels that do not fit."""
 
-    waves: list  # (samples,) tensors: float32 in -1..1, or int16 as files hold them
+    waves: list  # (samples,) tensors or arrays: floats in -1..1, held as float32, or int16 as files hold them
     rate: int  # samples a second, Hz
     names: tuple = ()  # one for each; empty: numbered
     labels: dict = field(default_factory=dict)  # name -> (n,) whole numbers; -1: unknown
@@ -96,6 +106,7 @@ class Recordings:
         if len(names) != len(self.waves):
             raise ValueError(f"{len(self.waves)} recordings need as many names, got {len(names)}")
         object.__setattr__(self, "names", names)
+        object.__setattr__(self, "waves", list(map(_as_tensor, self.waves)))
         for name, wave in zip(names, self.waves):
             check_wave(wave, name)
         for label, y in self.labels.items():
@@ -387,7 +398,7 @@ class Voices(Adapter):
             raise ValueError(
                 f"a recording must be a wave (samples,), a file, a folder or Recordings, got {type(things).__name__}"
             )
-        return Recordings([torch.as_tensor(things)], self.rate, ("this recording",)), True
+        return Recordings([things], self.rate, ("this recording",)), True
 
     def fitted(self, source) -> tuple["Voices", tuple]:
         rate = source.rate if isinstance(source, Recordings) else self.rate

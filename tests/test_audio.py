@@ -331,6 +331,23 @@ def test_whole_sentences(model):
     assert len(short) == len(noise(0.3, 1))
 
 
+def test_arrays_and_double_precision_are_heard_as_tensors_are(model):
+    wave = noise(1.0, 8)
+    double = wave.numpy().astype(np.float64)
+    double.setflags(write=False)
+    some = Recordings([double, double[::-1], wave.double(), wave.tolist()], RATE)
+    assert all(isinstance(y, torch.Tensor) and y.dtype == torch.float32 for y in some.waves)
+    assert torch.equal(some.waves[0], wave) and torch.equal(some.waves[1], wave.flip(0))
+    codes = model.codes(some)[0].s
+    for one in (wave, double, wave.double()):
+        assert torch.allclose(model.codes(one)[0].s, codes[:1], atol=1e-5)
+    held = torch.zeros(5, dtype=torch.int16)
+    held[1] = 7
+    assert Recordings([held], RATE).waves[0] is held  # as of a file that is mapped
+    with pytest.raises(ValueError, match="one row of int16 or float numbers, got torch.int64"):
+        Recordings([np.arange(9)], RATE)
+
+
 def test_any_vocoder_makes_the_sound(model, tmp_path):
     seen = []
     flat = lambda frames: seen.append(tuple(frames.shape)) or torch.full((len(frames) * 256,), 0.5)
