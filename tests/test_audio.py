@@ -58,6 +58,16 @@ def test_files_of_any_kind_rate_and_channel_count(tmp_path, kind, rate, channels
     assert abs(spectrum.argmax() * RATE / n - 440) < 5
 
 
+@pytest.mark.parametrize("kind", ["mp3", "ogg"])
+def test_a_loud_lossy_file_is_brought_into_range(tmp_path, kind):
+    wave = np.sign(tone().numpy() + 1e-9)  # of which a codec keeps no corner
+    soundfile.write(tmp_path / f"a.{kind}", wave, RATE)
+    decoded = torch.from_numpy(soundfile.read(tmp_path / f"a.{kind}", dtype="float32")[0])
+    assert decoded.abs().max() > 1.1
+    read = read_recording(tmp_path / f"a.{kind}", RATE)
+    assert torch.allclose(read, decoded / decoded.abs().max(), atol=1e-6)
+
+
 def test_channels_are_averaged(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.stack([tone().numpy(), 0 * tone().numpy()], 1), RATE)
     assert torch.allclose(read_recording(tmp_path / "a.wav"), tone() / 2, atol=1e-4)
