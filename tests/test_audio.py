@@ -87,6 +87,17 @@ def test_a_folder_and_its_speakers(tmp_path):
         read_recordings(tmp_path / "empty")
 
 
+def test_recordings_of_one_name_in_two_folders_are_told_apart(tmp_path):
+    for folder in ("s2", "s1"):
+        (tmp_path / folder).mkdir()
+        soundfile.write(tmp_path / folder / "a.wav", tone().numpy(), RATE)
+    assert read_recordings(tmp_path).names == ("s1/a.wav", "s2/a.wav")
+    by_folder = read_recordings(tmp_path, who=lambda path: path.parent.name)
+    assert by_folder.names == ("s1/a.wav", "s2/a.wav") and by_folder.classes["speaker"][1] == "s2"
+    with pytest.raises(ValueError, match=r"two recordings are called a\.wav; rename"):
+        read_recordings(tmp_path.glob("*/a.wav"))
+
+
 def test_a_folder_shows_how_far_it_is_read(tmp_path, impatient, capfd):
     for name in "ab":
         soundfile.write(tmp_path / f"{name}.wav", tone().numpy(), RATE)
