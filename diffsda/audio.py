@@ -273,7 +273,7 @@ def read_recordings(
 class Chunks:
     """Consecutive pieces of recordings, as sequences of frames.
 
-    `owner` (n,) says which recording each chunk is from. Raises ValueError for rates that differ, a recording shorter than `least`,
+    `owner` (n,) says which recording each chunk is from. Raises ValueError for rates that differ, a recording or chunks shorter than `least`,
     or chunks longer than every recording."""
 
     def __init__(
@@ -287,6 +287,10 @@ class Chunks:
         if recordings.rate != front.rate:
             raise ValueError(
                 f"the front end is for {front.rate} Hz, the recordings have {recordings.rate}"
+            )
+        if not seconds >= least:  # front ends need some hundredths to begin with
+            raise ValueError(
+                f"chunks must last at least {least:g} s, got seconds={seconds:g}; take longer ones"
             )
         self.recordings, self.front, self.scale = recordings, front, scale
         self.samples = round(seconds * front.rate)

@@ -300,6 +300,12 @@ def test_what_cannot_be_cut():
         Chunks(recordings(1.0), LogMel(8000))
 
 
+@pytest.mark.parametrize("seconds", [0.01, 0.0, -1.0, math.nan])
+def test_chunks_too_short_for_a_frame_are_refused(seconds):
+    with pytest.raises(ValueError, match=f"at least 0.1 s, got seconds={seconds:g}"):
+        Voices(seconds=seconds).training(recordings(1.0))
+
+
 # ---- a model that hears
 
 
