@@ -498,6 +498,12 @@ class TestFilms:
         with pytest.raises(ValueError, match="none holds no clip"):
             films.fitted(tmp_path / "none")
 
+    def test_films_in_green_have_a_scale(self):
+        frames = noise(20, 3, 8, 8)
+        frames[:, [0, 2]] = 0
+        windows = Windows(Clips(frames, [0, 9, 20]), V=4).fit_scale()
+        assert windows.scale.std.shape == (1, 1, 1) and windows[:].x.isfinite().all()
+
     def test_an_alternative_text_counts_the_frames_that_are_shown(self):
         films = Films(V=4, stride=2, size=None, frame=(3, 8, 8))
         shown = films.show({"as it came": noise(9, 3, 8, 8), "as it was made": noise(5, 3, 8, 8)})
