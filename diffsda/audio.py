@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .blocks import Extra
+from .blocks import Extra, progress_bar
 from .data import Scale, Sequences, draw_strings
 from .disentangler import Adapter, Excerpt, Pieces, cuts, in_pieces
 from .encoder import Factors
@@ -31,6 +31,16 @@ from .viz import pictures
 soundfile, torchaudio = Extra("soundfile", "audio"), Extra("torchaudio", "audio")
 
 # %% ../nbs/30_audio.ipynb #5cb21e0d
+def _as_tensor(wave) -> Tensor:
+    "A wave as models take it: an array becomes a tensor, and floats of any precision float32."
+    if isinstance(
+        wave, np.ndarray
+    ):  # torch warns of one that it may not write to, and takes none that runs backwards
+        wave = torch.from_numpy(np.require(wave, requirements=["C", "W"]))
+    wave = torch.as_tensor(wave)
+    return wave.float() if wave.is_floating_point() else wave
+
+
 def check_wave(wave: Tensor, name: str):
     "Raises ValueError unless a recording holds sound."
     if wave.ndim != 1 or not (wave.dtype == torch.int16 or wave.is_floating_point()):
@@ -69,7 +79,7 @@ class Recordings:
 
     Raises ValueError, naming the recording, for one that is empty, not finite, silent or out of range, and for labels that do not fit."""
 
-    waves: list  # (samples,) tensors: float32 in -1..1, or int16 as files hold them
+    waves: list  # (samples,) tensors or arrays: floats in -1..1, held as float32, or int16 as files hold them
     rate: int  # samples a second, Hz
     names: tuple = ()  # one for each; empty: numbered
     labels: dict = field(default_factory=dict)  # name -> (n,) whole numbers; -1: unknown
@@ -87,6 +97,7 @@ class Recordings:
         if len(names) != len(self.waves):
             raise ValueError(f"{len(self.waves)} recordings need as many names, got {len(names)}")
         object.__setattr__(self, "names", names)
+        object.__setattr__(self, "waves", list(map(_as_tensor, self.waves)))
         for name, wave in zip(names, self.waves):
             check_wave(wave, name)
         for label, y in self.labels.items():
@@ -173,11 +184,16 @@ def string_recordings(
     )
 
 # %% ../nbs/30_audio.ipynb #e5db186e
+_LOSSY = ("VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III")  # as soundfile says
+
+
 def read_recording(
     path,  # a sound file
     rate: int = 16_000,  # Hz, of the result
 ) -> Tensor:  # (samples,) float32 in -1..1
-    "One file as a mono wave. Raises ValueError, naming the file, for one that is missing, cut short, broken or silent."
+    """One file as a mono wave; a lossy one (mp3, ogg) that decodes to beyond -1..1, as loud ones do, is divided by its peak.
+
+    Raises ValueError, naming the file, for one that is missing, cut short, broken, silent, or out of range without being lossy."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path} is not a file; look at its spelling")
@@ -197,16 +213,20 @@ def read_recording(
             f"{path.name} is cut short: it ends after {len(x) / own:.2f} s; get the file again"
         )
     wave = torch.from_numpy(x.mean(1))
+    peak, lossy = float(wave.abs().max()) if len(wave) else 0, about.subtype in _LOSSY
+    wave = wave / peak if lossy and 1 < peak < math.inf else wave
     check_wave(wave, path.name)
     return wave if own == rate else torchaudio.functional.resample(wave, own, rate).clamp(-1, 1)
 
-
+# %% ../nbs/30_audio.ipynb #read-recordings
 def read_recordings(
     paths,  # sound files, or a folder of them
     rate: int = 16_000,  # Hz
     who: Callable | None = None,  # path -> name of its speaker; None: unknown
 ) -> Recordings:
-    "Files, or all wav, flac, ogg and mp3 files of a folder in order of name. Raises ValueError as `read_recording`, or if there is none."
+    """Files, or all wav, flac, ogg and mp3 files below a folder in order of name, named by their paths within it.
+
+    Raises ValueError as `read_recording`, for two of one name, and if there is none."""
     if isinstance(paths, (str, Path)):
         kinds = (".wav", ".flac", ".ogg", ".mp3")
         folder = Path(paths)
@@ -217,27 +237,34 @@ def read_recordings(
         paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in kinds)
         if not paths:
             raise ValueError(f"{folder} holds no {', '.join(kinds)} file")
-    paths = [Path(path) for path in paths]
-    waves = [read_recording(path, rate) for path in paths]
+        names = tuple(path.relative_to(folder).as_posix() for path in paths)
+    else:
+        paths = [Path(path) for path in paths]
+        names = tuple(path.name for path in paths)
+    if len(set(names)) < len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        raise ValueError(
+            f"two recordings are called {double}; rename or drop one of them, or pass their folder"
+        )
+    shown = progress_bar(paths, "reading recordings", delay=2)
+    waves = [read_recording(path, rate) for path in shown]
     if who is None:
-        return Recordings(waves, rate, tuple(path.name for path in paths))
+        return Recordings(waves, rate, names)
     speakers = [who(path) for path in paths]
-    for path, speaker in zip(paths, speakers):
+    for name, speaker in zip(names, speakers):
         if not speaker:
             raise ValueError(
-                f"{path.name}: `who` names no speaker for it; return a name, or leave it out"
+                f"{name}: `who` names no speaker for it; return a name, or leave it out"
             )
     people = tuple(sorted(set(speakers)))
     label = torch.tensor([people.index(speaker) for speaker in speakers])
-    return Recordings(
-        waves, rate, tuple(p.name for p in paths), {"speaker": label}, {"speaker": people}
-    )
+    return Recordings(waves, rate, names, {"speaker": label}, {"speaker": people})
 
 # %% ../nbs/30_audio.ipynb #fa9ad0e7
 class Chunks:
     """Consecutive pieces of recordings, as sequences of frames.
 
-    `owner` (n,) says which recording each chunk is from. Raises ValueError for rates that differ, a recording shorter than `least`,
+    `owner` (n,) says which recording each chunk is from. Raises ValueError for rates that differ, a recording or chunks shorter than `least`,
     or chunks longer than every recording."""
 
     def __init__(
@@ -251,6 +278,10 @@ class Chunks:
         if recordings.rate != front.rate:
             raise ValueError(
                 f"the front end is for {front.rate} Hz, the recordings have {recordings.rate}"
+            )
+        if not seconds >= least:  # front ends need some hundredths to begin with
+            raise ValueError(
+                f"chunks must last at least {least:g} s, got seconds={seconds:g}; take longer ones"
             )
         self.recordings, self.front, self.scale = recordings, front, scale
         self.samples = round(seconds * front.rate)
@@ -376,7 +407,7 @@ class Voices(Adapter):
             raise ValueError(
                 f"a recording must be a wave (samples,), a file, a folder or Recordings, got {type(things).__name__}"
             )
-        return Recordings([torch.as_tensor(things)], self.rate, ("this recording",)), True
+        return Recordings([things], self.rate, ("this recording",)), True
 
     def fitted(self, source) -> tuple["Voices", tuple]:
         rate = source.rate if isinstance(source, Recordings) else self.rate

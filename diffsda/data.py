@@ -213,7 +213,8 @@ class Scale:
     def fit(data: Sequences, axes: tuple = (0,)) -> "Scale":
         """The scale of `data`'s observed values.
 
-        `axes` are the axes of a frame that keep statistics of their own: (0,) is one mean and std per
+        `axes` are the axes of a frame that keep statistics of their own (channels of images share
+        them if one is constant, as none can be left out): (0,) is one mean and std per
         feature or channel, () one for everything. Raises ValueError if something is constant or unobserved."""
         if not all(-len(data.frame) <= a < len(data.frame) for a in axes):
             raise ValueError(f"axes {axes} must be axes of a frame, whose shape is {data.frame}")
@@ -232,7 +233,10 @@ class Scale:
         mean = total(lambda x, seen: x * seen) / count
         std = total(lambda x, seen: ((x - mean) * seen) ** 2).div(count).sqrt()
         dead = std <= 1e-8 * mean.abs().clamp(min=1e-8)
-        if dead.any():
+        if dead.any() and keep == {0} and len(data.frame) == 3:  # of films in green there is no red
+            one = Scale.fit(data, ())
+            mean, std = one.mean[None, None], one.std[None, None]
+        elif dead.any():
             where = dead.flatten().nonzero()[0].item()
             raise ValueError(
                 f"feature {where} is constant ({mean.flatten()[where]:g}) and cannot be scaled; drop it"

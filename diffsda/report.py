@@ -112,7 +112,8 @@ class Subject:
 
     @staticmethod
     def of(model: Disentangler, excerpts: list, labels: dict, seed: int) -> "Subject":
-        codes = [model.codes(part.thing)[0] for part in excerpts]
+        shown = progress_bar(excerpts, "reading codes", leave=False, delay=2)
+        codes = [model.codes(part.thing)[0] for part in shown]
         rows = np.random.default_rng(seed).permutation(len(excerpts)).tolist()
         kinds = [[str(part.name) for part in excerpts]]
         kinds += [label.y.tolist() for label in labels.values() if label.classes]

@@ -233,7 +233,8 @@ def _film(path: Path):
         ):  # of what is cut away, packets are there and frames are not
             came += packet.size > 0
             for frame in packet.decode():
-                yield frame.to_image()
+                image, turn = frame.to_image(), frame.rotation  # degrees, against the clock
+                yield image.rotate(turn, expand=True) if turn else image
         if came < stream.frames:
             raise ValueError(
                 f"{path} is cut short: {came} of {stream.frames} frames; get the file again"
@@ -252,6 +253,7 @@ def read_clip(
         raise ValueError(f"{path} does not exist; look at its spelling")
     for i, image in enumerate(_images(path) if path.is_dir() else _film(path)):
         name = getattr(image, "filename", "") or f"{path}, frame {i}"
+        ImageOps.exif_transpose(image, in_place=True)  # cameras turn the page, not the picture
         if image.mode != "RGB" and not to_rgb:
             raise ValueError(
                 f"{name} is {image.mode}, expected RGB; convert it, or pass to_rgb=True"
@@ -275,6 +277,13 @@ def _find(folder: Path) -> list:
     films = {p for p in folder.rglob("*") if p.suffix.lower() in FILMS}
     images = {p.parent for p in folder.rglob("*") if p.suffix.lower() in IMAGES}
     return sorted(films | images, key=_natural)
+
+
+def _telling(folder: Path) -> list:
+    "Of the clips below a folder the first, and the first film that says its rate: these two tell the frame and rate of all."
+    paths = _find(folder)
+    films = (path for path in paths if path.is_file() and film_rate(path))
+    return list(dict.fromkeys([*paths[:1], *islice(films, 1)]))
 
 
 def _alike(rate: float, other: float) -> bool:
@@ -316,7 +325,7 @@ def read_clips(
     if double:
         raise ValueError(f"two clips are called {double[0]}; rename or drop one of them")
     kept, told = {}, 0.0
-    for name, path in zip(names, paths):
+    for name, path in zip(progress_bar(names, "reading clips", delay=2), paths):
         own = film_rate(path) if path.is_file() else 0.0
         if own and told and not _alike(own, told):
             raise ValueError(
@@ -404,7 +413,8 @@ class Windows:
                 + "; leave it out, or take a smaller V"
             )
         self.clips, self.V, self.scale, self.augment = clips, V, scale, augment
-        strides = np.minimum(stride, clips.lengths // V)
+        fits = clips.lengths > (V - 1) * stride
+        strides = np.where(fits, stride, clips.lengths // V)  # a smaller one for a short clip
         owner, first = [], []
         for i in rows:
             last = clips.lengths[i] - (V - 1) * strides[i] - 1
@@ -547,14 +557,23 @@ class Films(Adapter):
     index = ("clip", "seconds")
     ends = (".mp4", ".gif")
 
-    def read(self, things) -> tuple[Clips, bool]:  # and whether it was one clip and no collection
+    def read(
+        self,
+        things,
+        few: bool = False,  # of a collection, only what tells its frame and rate
+    ) -> tuple[Clips, bool]:  # and whether it was one clip and no collection
         "Clips of the model's size and rate. Raises ValueError for what is no clip."
         if isinstance(things, str | Path):
             path = Path(things)
             alone = path.is_file() or any(p.suffix.lower() in IMAGES for p in path.glob("*"))
-            clips = read_clips([path] if alone else path, self.size, True, rate=self.rate)
+            if path.is_dir() and alone and any(p.suffix.lower() in FILMS for p in path.rglob("*")):
+                raise ValueError(
+                    f"{path} holds films and pictures; move the pictures away, or name the clips to read_clips"
+                )
+            paths = [path] if alone else few and _telling(path) or path
+            clips = read_clips(paths, self.size, True, rate=self.rate)
         elif isinstance(things, Clips):
-            clips, alone = things, False
+            clips, alone = things[:1] if few else things, False
             if clips.frames.dtype != np.uint8:
                 raise ValueError(
                     f"clips must be bytes, got {clips.frames.dtype}; pass those that these latents were made of, and their stage"
@@ -569,6 +588,10 @@ class Films(Adapter):
                 )
             alone = True
             clips = Clips(frames, [0, len(frames)], ("this clip",), self.rate)
+        if (channels := clips.frames.shape[1]) not in (1, 3):
+            raise ValueError(
+                f"frames of shape {clips.frames.shape[1:]} have {channels} channels, expected 1 or 3; if channels come last: frames.transpose(0, 3, 1, 2)"
+            )
         if self.frame and not _alike(clips.rate, self.rate):
             came = f"{clips.names[0]} has" if alone else "these clips have"
             raise ValueError(
@@ -588,7 +611,7 @@ class Films(Adapter):
         return seen
 
     def fitted(self, source) -> tuple["Films", tuple]:
-        clips, _ = self.read(source)
+        clips, _ = self.read(source, few=True)  # `training` reads them all
         frame = tuple(self._seen(clips.frames[:1]).shape[1:])
         other = clips.rate != self.rate
         notes = (f"the clips have {clips.rate:.4g} frames a second",) if other else ()
@@ -596,6 +619,16 @@ class Films(Adapter):
 
     def training(self, source) -> Pieces:
         clips, alone = self.read(source)
+        need = (
+            self.V - 1
+        ) * self.stride + 1  # Windows would take a smaller stride, and `pieces` none
+        short = np.flatnonzero(clips.lengths < need)
+        if len(short):
+            others = f" (and {len(short) - 1} other clips are too short)" if len(short) > 1 else ""
+            raise ValueError(
+                f"{clips.names[short[0]]} has {clips.lengths[short[0]]} frames, but a window needs {need} "
+                f"({self.V} at stride {self.stride}){others}; leave it out, or take a smaller V or stride"
+            )
         if self.stage is not None:
             clips = Clips(
                 self._seen(clips.frames).numpy(), clips.starts, **clips.labels(slice(None))
@@ -629,6 +662,7 @@ class Films(Adapter):
         return [made.clip(i) for i in range(len(made))] if isinstance(made, Clips) else [made]
 
     def write(self, thing: np.ndarray, path: Path):  # (T, C, H, W); small frames are enlarged
+        thing = thing.repeat(3 // thing.shape[1], 1)  # files hold colours: a grey one is three
         times = -(-256 // max(thing.shape[2:]))  # a whole number, so that it can be read back
         large = thing.repeat(times, 2).repeat(times, 3).transpose(0, 2, 3, 1)
         write_film(large, path, self.rate / self.stride)

@@ -60,6 +60,16 @@ def test_files_of_any_kind_rate_and_channel_count(tmp_path, kind, rate, channels
     assert abs(spectrum.argmax() * RATE / n - 440) < 5
 
 
+@pytest.mark.parametrize("kind", ["mp3", "ogg"])
+def test_a_loud_lossy_file_is_brought_into_range(tmp_path, kind):
+    wave = np.sign(tone().numpy() + 1e-9)  # of which a codec keeps no corner
+    soundfile.write(tmp_path / f"a.{kind}", wave, RATE)
+    decoded = torch.from_numpy(soundfile.read(tmp_path / f"a.{kind}", dtype="float32")[0])
+    assert decoded.abs().max() > 1.1
+    read = read_recording(tmp_path / f"a.{kind}", RATE)
+    assert torch.allclose(read, decoded / decoded.abs().max(), atol=1e-6)
+
+
 def test_channels_are_averaged(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.stack([tone().numpy(), 0 * tone().numpy()], 1), RATE)
     assert torch.allclose(read_recording(tmp_path / "a.wav"), tone() / 2, atol=1e-4)
@@ -77,6 +87,24 @@ def test_a_folder_and_its_speakers(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no .wav"):
         read_recordings(tmp_path / "empty")
+
+
+def test_recordings_of_one_name_in_two_folders_are_told_apart(tmp_path):
+    for folder in ("s2", "s1"):
+        (tmp_path / folder).mkdir()
+        soundfile.write(tmp_path / folder / "a.wav", tone().numpy(), RATE)
+    assert read_recordings(tmp_path).names == ("s1/a.wav", "s2/a.wav")
+    by_folder = read_recordings(tmp_path, who=lambda path: path.parent.name)
+    assert by_folder.names == ("s1/a.wav", "s2/a.wav") and by_folder.classes["speaker"][1] == "s2"
+    with pytest.raises(ValueError, match=r"two recordings are called a\.wav; rename"):
+        read_recordings(tmp_path.glob("*/a.wav"))
+
+
+def test_a_folder_shows_how_far_it_is_read(tmp_path, impatient, capfd):
+    for name in "ab":
+        soundfile.write(tmp_path / f"{name}.wav", tone().numpy(), RATE)
+    read_recordings(tmp_path)
+    assert re.search(r"reading recordings.* 2/2", capfd.readouterr().err)
 
 
 def broken(folder):
@@ -274,6 +302,12 @@ def test_what_cannot_be_cut():
         Chunks(recordings(1.0), LogMel(8000))
 
 
+@pytest.mark.parametrize("seconds", [0.01, 0.0, -1.0, math.nan])
+def test_chunks_too_short_for_a_frame_are_refused(seconds):
+    with pytest.raises(ValueError, match=f"at least 0.1 s, got seconds={seconds:g}"):
+        Voices(seconds=seconds).training(recordings(1.0))
+
+
 # ---- a model that hears
 
 
@@ -324,6 +358,23 @@ def test_whole_sentences(model):
     assert not torch.equal(swapped, model.swap(b, b, steps=2))
     short = model.swap(a, noise(0.3, 1), steps=2)  # shorter than a piece
     assert len(short) == len(noise(0.3, 1))
+
+
+def test_arrays_and_double_precision_are_heard_as_tensors_are(model):
+    wave = noise(1.0, 8)
+    double = wave.numpy().astype(np.float64)
+    double.setflags(write=False)
+    some = Recordings([double, double[::-1], wave.double(), wave.tolist()], RATE)
+    assert all(isinstance(y, torch.Tensor) and y.dtype == torch.float32 for y in some.waves)
+    assert torch.equal(some.waves[0], wave) and torch.equal(some.waves[1], wave.flip(0))
+    codes = model.codes(some)[0].s
+    for one in (wave, double, wave.double()):
+        assert torch.allclose(model.codes(one)[0].s, codes[:1], atol=1e-5)
+    held = torch.zeros(5, dtype=torch.int16)
+    held[1] = 7
+    assert Recordings([held], RATE).waves[0] is held  # as of a file that is mapped
+    with pytest.raises(ValueError, match="one row of int16 or float numbers, got torch.int64"):
+        Recordings([np.arange(9)], RATE)
 
 
 def test_any_vocoder_makes_the_sound(model, tmp_path):

@@ -311,6 +311,18 @@ def test_scale_keeps_channels_apart_and_pixels_together():
     assert Scale.fit(data, axes=()).std.shape == (1, 1)
 
 
+def test_images_without_one_of_their_colours_have_one_scale_for_all():
+    x = torch.rand(4, 5, 3, 6, 6)
+    x[:, :, 0] = 0
+    scale = Scale.fit(Sequences(x))
+    assert scale.mean.shape == scale.std.shape == (1, 1, 1)
+    made = scale.apply(Sequences(x))
+    assert abs(made.x.mean()) < 1e-5 and abs(made.x.std(correction=0) - 0.5) < 1e-5
+    assert torch.allclose(scale.undo(made.x), x, atol=1e-6)
+    with pytest.raises(ValueError, match="constant"):
+        Scale.fit(Sequences(torch.zeros(4, 5, 3, 6, 6)))
+
+
 def test_rows_and_joins_keep_the_scale():
     train, _, _ = toy_splits("rotor", (20, 5, 5))
     assert train[:3].scale is train.scale and train.to("cpu").scale is train.scale

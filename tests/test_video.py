@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import struct
 import threading
 import warnings
 from fractions import Fraction
@@ -181,6 +182,22 @@ class TestFiles:
             read_clips(tmp_path)
         assert read_clips(tmp_path, size=8).frames.shape == (6, 3, 8, 8)
 
+    def test_what_was_filmed_upright_is_read_upright(self, tmp_path):
+        frames = np.zeros((4, 32, 64, 3), np.uint8)
+        frames[:, :16, :32] = 200  # light top left
+        write_film(tmp_path / "a.mp4", frames)
+        content = bytearray((tmp_path / "a.mp4").read_bytes())
+        at = content.find(b"tkhd") + 44  # the matrix, behind a head of version 0
+        content[at : at + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+        (tmp_path / "a.mp4").write_bytes(content)  # "turn to the right", as telephones write it
+        upright = frames.transpose(0, 3, 2, 1)[..., ::-1]
+        assert np.abs(read_clip(tmp_path / "a.mp4").astype(int) - upright).mean() < 6
+        (tmp_path / "clip").mkdir()
+        exif = Image.Exif()
+        exif[274] = 6  # orientation: the same turn
+        Image.fromarray(frames[0]).save(tmp_path / "clip" / "0.png", exif=exif)
+        assert np.array_equal(read_clip(tmp_path / "clip")[0], upright[0])
+
     @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mov", ".mkv"])
     def test_a_film_says_its_rate(self, tmp_path, suffix):
         write_film(tmp_path / f"a{suffix}", smooth(12), Fraction(30000, 1001))
@@ -254,7 +271,8 @@ class TestWindows:
             seen = numbers[torch.from_numpy(windows.owner) == i]
             assert seen.min() == clips.starts[i] and seen.max() == clips.starts[i + 1] - 1
             steps = seen.diff(dim=1)
-            assert (steps == min(stride, clips.lengths[i] // V)).all()
+            fits = clips.lengths[i] > (V - 1) * stride
+            assert (steps == (stride if fits else clips.lengths[i] // V)).all()
         if stride == 1:
             assert sorted(set(numbers.flatten().tolist())) == list(range(sum(lengths)))
 
@@ -426,6 +444,64 @@ class TestFilms:
         for path in (tmp_path / "fast", tmp_path / "fast" / "film.mp4"):
             with pytest.raises(ValueError, match=r"24 frames a second, .* trained at 12; .*-r 12"):
                 films.pieces(path)
+
+    def test_channels_that_come_last_are_refused(self):
+        wrong = Clips(noise(9, 16, 16, 3), [0, 9])
+        for films in (Films(V=4, size=16), Films(V=4, size=None)):
+            for source in (noise(9, 16, 16, 3), wrong):
+                with pytest.raises(ValueError, match=r"16 channels.*transpose\(0, 3, 1, 2\)"):
+                    films.fitted(source)
+        assert Films(V=4, size=16).fitted(noise(9, 1, 16, 16))[0].frame == (1, 16, 16)
+
+    @pytest.mark.parametrize("suffix", Films.ends)
+    def test_a_grey_clip_is_written_in_three_equal_channels(self, tmp_path, suffix):
+        grey = smooth(5)[..., 0][:, None]
+        Films(V=4).write(grey, tmp_path / f"grey{suffix}")
+        read = read_clip(tmp_path / f"grey{suffix}", size=32).astype(int)
+        assert read.shape == (5, 3, 32, 32) and np.abs(read - grey).mean() < 6
+
+    def test_pictures_beside_films_do_not_hide_them(self, tmp_path):
+        write_images(tmp_path / "stills", noise(5, 16, 16, 3))
+        films = Films(V=4, size=16)
+        assert films.read(tmp_path / "stills")[1]
+        write_film(tmp_path / "stills" / "films.mp4", noise(6, 16, 16, 3))
+        with pytest.raises(ValueError, match="stills holds films and pictures; move the pictures"):
+            films.read(tmp_path / "stills")
+        assert films.read(tmp_path)[0].names == ("stills", "stills/films")
+
+    def test_a_clip_too_short_for_the_stride_is_refused_before_the_training(self):
+        clips = Clips(noise(22, 3, 8, 8), [0, 14, 22], ("long", "brief"))
+        films = Films(V=4, stride=3, size=None)
+        with pytest.raises(
+            ValueError,
+            match=r"brief has 8 frames, but a window needs 10 \(4 at stride 3\).*smaller V",
+        ):
+            films.training(clips)
+        just = Clips(noise(21, 3, 8, 8), [0, 11, 21])
+        assert (films.training(just).data.stride == 3).all() and len(films.pieces(just)) == 2
+
+    def test_the_frame_and_rate_of_a_folder_are_told_by_few_of_its_clips(
+        self, tmp_path, impatient, capfd, monkeypatch
+    ):
+        write_images(tmp_path / "a", noise(5, 16, 16, 3))
+        for name in "bcd":
+            write_film(tmp_path / f"{name}.mp4", noise(6, 16, 16, 3), 12)
+        read, whole = [], video.read_clip
+        told = lambda path, *more: read.append(path.name) or whole(path, *more)
+        monkeypatch.setattr(video, "read_clip", told)
+        films, _ = Films(V=4, size=16).fitted(tmp_path)
+        assert (films.rate, films.frame, read) == (12, (3, 16, 16), ["a", "b.mp4"])
+        assert len(films.training(tmp_path).names) == 4
+        assert re.search(r"reading clips.* 4/4", capfd.readouterr().err)
+        (tmp_path / "none").mkdir()
+        with pytest.raises(ValueError, match="none holds no clip"):
+            films.fitted(tmp_path / "none")
+
+    def test_films_in_green_have_a_scale(self):
+        frames = noise(20, 3, 8, 8)
+        frames[:, [0, 2]] = 0
+        windows = Windows(Clips(frames, [0, 9, 20]), V=4).fit_scale()
+        assert windows.scale.std.shape == (1, 1, 1) and windows[:].x.isfinite().all()
 
     def test_an_alternative_text_counts_the_frames_that_are_shown(self):
         films = Films(V=4, stride=2, size=None, frame=(3, 8, 8))
