@@ -33,9 +33,8 @@ soundfile, torchaudio = Extra("soundfile", "audio"), Extra("torchaudio", "audio"
 # %% ../nbs/30_audio.ipynb #5cb21e0d
 def _as_tensor(wave) -> Tensor:
     "A wave as models take it: an array becomes a tensor, and floats of any precision float32."
-    if isinstance(
-        wave, np.ndarray
-    ):  # torch warns of one that it may not write to, and takes none that runs backwards
+    if isinstance(wave, np.ndarray):
+        # torch warns of one that it may not write to, and takes none that runs backwards
         wave = torch.from_numpy(np.require(wave, requirements=["C", "W"]))
     wave = torch.as_tensor(wave)
     return wave.float() if wave.is_floating_point() else wave

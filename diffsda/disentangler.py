@@ -437,9 +437,8 @@ def _numbered(values: list) -> tuple[Tensor, tuple]:  # (R, T) and the names of 
     known = {y for row in rows for y in row if not pd.isna(y)}
     floats = bool(known) and all(isinstance(y, float | np.floating) for y in known)
     if floats and len(known) <= 12 and all(float(y).is_integer() for y in known):
-        rows = [
-            [None if pd.isna(y) else int(y) for y in row] for row in rows
-        ]  # of a column with gaps
+        # of a column of whole numbers with gaps
+        rows = [[None if pd.isna(y) else int(y) for y in row] for row in rows]
         known, floats = set(map(int, known)), False
     if floats:
         rows = [torch.tensor([np.nan if pd.isna(y) else y for y in row]) for row in rows]
@@ -758,7 +757,7 @@ class Disentangler:
     def _former(self, folder, steps: int, prior: bool) -> "Disentangler | None":
         "The finished fit of a folder, of as many steps. Raises ValueError if longer training would leave behind what was made of it."
         facts, tensors = read_checkpoint(folder, "disentangler")
-        if not facts["modules"]:
+        if facts.get("modules") == {}:  # not finished
             return None
         former = Disentangler._from_facts(folder, facts, tensors, lambda **_: self.adapter)
         if not former.curve or former.curve[-1][0] == steps:

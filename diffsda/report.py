@@ -421,10 +421,8 @@ def _checked(model: Disentangler, source, path: Path):
     if own and not isinstance(model.adapter, Plain):  # others know themselves what they can read
         try:
             came = modality_of(source)
-        except (
-            ValueError
-        ):  # it may be many things; the adapter reads it as its own, or says why not
-            pass
+        except ValueError:
+            pass  # it may be many things; the adapter reads it as its own, or says why not
     if own != came:
         raise ValueError(
             f"the source is of {came}, the model was fitted to {own}; name the data of this model"

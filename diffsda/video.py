@@ -619,9 +619,8 @@ class Films(Adapter):
 
     def training(self, source) -> Pieces:
         clips, alone = self.read(source)
-        need = (
-            self.V - 1
-        ) * self.stride + 1  # Windows would take a smaller stride, and `pieces` none
+        # Windows would take a smaller stride, and `pieces` none
+        need = (self.V - 1) * self.stride + 1
         short = np.flatnonzero(clips.lengths < need)
         if len(short):
             others = f" (and {len(short) - 1} other clips are too short)" if len(short) > 1 else ""
