@@ -113,7 +113,7 @@ def test_a_page_of_what_training_left_out_and_of_a_folder_with_more_in_it(case, 
     if name == "recordings":
         import soundfile
 
-        for i, wave in enumerate(source.waves):
+        for i in range(len(source.waves)):
             soundfile.write(tmp_path / f"{i}.wav", source.wave(i).numpy(), source.rate)
         (tmp_path / "labels.csv").write_text(
             "who,odd\n" + "".join(f"{i}.wav,{i % 2}\n" for i in range(8))
