@@ -202,8 +202,8 @@ class Adapter:
     # ---- for pages; another way is needed only if these lose or hide something
 
     def excerpts(self, things, most: int = 200) -> list[Excerpt]:
-        "Parts of things that do not overlap, each as long as a piece, spread evenly. Raises ValueError as `pieces`."
-        pieces = self.pieces(things)
+        "Parts of things that do not overlap, each as long as a piece, spread evenly, of what can be trained on. Raises ValueError as `training`."
+        pieces = self.training(things)
         wholes, V = pieces.frames(), int(pieces.lengths.max())
         found = []
         for i, start in cuts(list(map(len, wholes)), V, most):

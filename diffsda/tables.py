@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .data import Sequences
-from .disentangler import Adapter, Excerpt, Pieces, in_pieces
+from .disentangler import Adapter, Pieces, in_pieces
 from .sets import Preset, nearest
 from .training import TrainConfig
 from .viz import PALETTE, STYLE, still
@@ -506,21 +506,6 @@ class Tables(Layout, Adapter):
         names, times = [r.group for r in found], [r.times for r in found]
         values = [record.values for record in found]
         return in_pieces(values, self.window, names, times, alone=len(found) == 1)
-
-    def excerpts(self, things, most: int = 200) -> list[Excerpt]:
-        "Windows side by side; groups and gaps that a training leaves out are left out here too."
-        pieces, found = cut(things, replace(self, stride=self.window)), []
-        x = torch.where(pieces.data.mask, pieces.data.x, torch.nan)
-        for row in torch.linspace(0, len(x) - 1, min(most, len(x))).long().tolist():
-            whose, first, T = (int(y[row]) for y in (pieces.owner, pieces.place, pieces.lengths))
-            name, times = pieces.names[whose], pieces.times[whose]
-            own = in_pieces(
-                [x[row, :T]], names=(name,), times=(times[first : first + T],), alone=True
-            )
-            at = str(pd.Index(times[first : first + 1])[0]).removesuffix(" 00:00:00")  # of a day
-            at = at if len(times) >= 2 * T else ""
-            found.append(Excerpt(name, at, self.things([x[row, :T]], own)))
-        return found
 
     def things(self, frames: list, like: Pieces) -> pd.DataFrame:  # a row for each step
         tables = []
