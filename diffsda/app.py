@@ -23,12 +23,16 @@ import torch
 from matplotlib.figure import Figure
 
 from .audio import Voices
+from .blocks import Extra
 from .disentangler import Disentangler, Pieces
 from .encoder import Factors
 from .own import write_thing
 from .tables import Tables
 from .video import Films
 from .viz import PALETTE
+
+# %% ../nbs/52_app.ipynb #libraries-52
+gr = Extra("gradio", "app")
 
 # %% ../nbs/52_app.ipynb #a1f0c2dc
 @dataclass(frozen=True, eq=False)
@@ -140,15 +144,6 @@ def kind_of(model: Disentangler) -> Kind:
     return KINDS[type(model.adapter)]
 
 # %% ../nbs/52_app.ipynb #a1f0c2e4
-def _gradio():
-    "The package gradio. Raises ValueError if it is not installed."
-    try:
-        import gradio
-    except ModuleNotFoundError as error:
-        raise ValueError("the page needs gradio: pip install 'diffsda[app]'") from error
-    return gradio
-
-
 @contextmanager
 def _told(path=None):  # of the file that is at work
     "ValueErrors become messages in the page, which name the file as its owner does."
@@ -158,14 +153,14 @@ def _told(path=None):  # of the file that is at work
         text = str(error)
         if path:
             text = text.replace(str(path), Path(path).name)
-        raise _gradio().Error(html.escape(text), duration=None, print_exception=False) from error
+        raise gr.Error(html.escape(text), duration=None, print_exception=False) from error
 
 
 def _sliders(model: Disentangler, code: str, most: int) -> list:
     "Sliders along the first directions of a code; none for a model that knows no directions."
     share = getattr(model.directions, code).share[:most].tolist() if model.directions else []
     label = lambda i, x: f"walk along {code}{i} ({x:.0%} of its variance)"
-    return [_gradio().Slider(-2, 2, 0, step=0.1, label=label(i, x)) for i, x in enumerate(share)]
+    return [gr.Slider(-2, 2, 0, step=0.1, label=label(i, x)) for i, x in enumerate(share)]
 
 # %% ../nbs/52_app.ipynb #a1f0c2e5
 def _made(model: Disentangler, kind: Kind, folder: Path, static, dynamic, amount, moves) -> tuple:
@@ -199,8 +194,8 @@ def build_app(
     model: Disentangler,
     directions: int = 3,  # sliders for each code
 ):  # -> gradio.Blocks
-    "The page of a model, not served yet. Raises ValueError for a model whose things it cannot show, and without gradio."
-    gr, kind = _gradio(), kind_of(model)
+    "The page of a model, not served yet. Raises ValueError for a model whose things it cannot show, ModuleNotFoundError without gradio."
+    kind = kind_of(model)
     folder = TemporaryDirectory(prefix="diffsda-")  # is gone when the page is
     part = lambda which, label: getattr(gr, which[0])(label=label, **which[1])
     turn = {"concurrency_id": "model", "api_visibility": "private"}
@@ -267,7 +262,6 @@ def running(
     largest: int = 50,  # MB of a file that may be dropped
 ) -> Iterator[str]:
     "The address of a model's page, which is served until the block ends. Raises ValueError as `build_app`, and for a port that cannot be had."
-    gr = _gradio()
     import uvicorn
     from fastapi import FastAPI
     from starlette.middleware.trustedhost import TrustedHostMiddleware

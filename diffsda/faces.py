@@ -7,11 +7,9 @@ __all__ = ['FACE_ALIGNMENT_FILES', 'VGG_LAYERS', 'VGG_MEAN', 'bright_points', 'D
            'embedding_distance', 'face_landmarks', 'haar_corners', 'vgg_face']
 
 # %% ../nbs/26_faces.ipynb #451b58ef
-import importlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +18,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from .blocks import Extra
 from .judges import in_batches
+
+# %% ../nbs/26_faces.ipynb #libraries-26
+face_alignment, cv2 = Extra("face_alignment", "faces"), Extra("cv2", "faces")
+models = Extra("torchvision.models", "faces")
 
 # %% ../nbs/26_faces.ipynb #176f0def
 def bright_points(
@@ -114,14 +117,6 @@ def embedding_distance(
 FACE_ALIGNMENT_FILES = ("s3fd-619a316812.pth", "2DFAN4-11f355bf06.pth.tar")
 
 
-def _library(name: str) -> ModuleType:
-    "An imported optional library. Raises ValueError that says how to install it."
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{error.name} is missing: pip install 'diffsda[faces]'") from error
-
-
 def _pictures(frames: Tensor) -> np.ndarray:  # (n, H, W, 3) bytes
     "Frames as detectors read them. Raises ValueError unless they are grey or RGB images."
     if frames.ndim != 4 or frames.shape[1] not in (1, 3):
@@ -139,8 +134,7 @@ def face_landmarks(
 ) -> Callable:  # frames (n, C, H, W), 0..1 -> (n, 68, 2) pixels
     """A detector of 68 face landmarks (Bulat and Tzimiropoulos 2017; face-alignment 1.5, no flip, first face).
 
-    NaN in frames without a face. Raises ValueError if the package or a file is missing; nothing is downloaded."""
-    library = _library("face_alignment")
+    NaN in frames without a face. Raises ValueError if a file is missing, ModuleNotFoundError without the package; nothing is downloaded."""
     missing = [f for f in FACE_ALIGNMENT_FILES if not (Path(weights) / "checkpoints" / f).is_file()]
     if missing:
         raise ValueError(
@@ -150,8 +144,8 @@ def face_landmarks(
     before = torch.hub.get_dir()
     torch.hub.set_dir(str(weights))  # where the package looks before it would download
     try:
-        network = library.FaceAlignment(
-            library.LandmarksType.TWO_D, flip_input=False, device=device, compile=False
+        network = face_alignment.FaceAlignment(
+            face_alignment.LandmarksType.TWO_D, flip_input=False, device=device, compile=False
         )
     finally:
         torch.hub.set_dir(before)
@@ -174,8 +168,7 @@ def haar_corners(
 ) -> Callable:  # frames (n, C, H, W), 0..1 -> (n, 2, 2) pixels
     """A detector of upright frontal faces: upper left and lower right corner of the largest box (OpenCV's Haar cascade).
 
-    NaN in frames without a face. Raises ValueError if OpenCV is missing."""
-    cv2 = _library("cv2")
+    NaN in frames without a face. Raises ModuleNotFoundError without OpenCV."""
     home = Path(cv2.data.haarcascades)
     cascade = cv2.CascadeClassifier(str(home / "haarcascade_frontalface_default.xml"))
 
@@ -212,7 +205,7 @@ def _read_weights(path: Path) -> dict:
 def _vgg16(weights: Path) -> nn.Module:
     "torchvision's VGG-16 with the weights of a file. Raises ValueError if they do not fit."
     with torch.device("meta"):  # the weights come from the file: draw none
-        network = _library("torchvision.models").vgg16(weights=None, num_classes=2622)
+        network = models.vgg16(weights=None, num_classes=2622)
     layers = [k for k, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     torchvision_name = dict(zip(VGG_LAYERS, layers))
     tensors = {}

@@ -23,12 +23,15 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from .blocks import progress_bar
+from .blocks import Extra, progress_bar
 from .data import Packed, Scale, Sequences, carry, draw_strings
 from .disentangler import Adapter, Excerpt, Pieces, cuts, in_pieces
 from .sets import Preset, open_prepared
 from .training import TrainConfig
 from .viz import moving
+
+# %% ../nbs/22_video.ipynb #libraries-22
+av = Extra("av", "video")
 
 # %% ../nbs/22_video.ipynb #ad62d98a
 @dataclass(frozen=True, eq=False)
@@ -163,19 +166,9 @@ def _images(folder: Path):
         yield image
 
 # %% ../nbs/22_video.ipynb #32fc5c36
-def _av():
-    "The package av. Raises ValueError if it is not installed."
-    try:
-        import av
-    except ModuleNotFoundError as error:
-        raise ValueError("video files need PyAV: pip install 'diffsda[video]'") from error
-    return av
-
-
 @contextmanager
 def _opened(path: Path):
-    "A video file, open. Raises ValueError if it cannot be decoded, or holds no picture."
-    av = _av()
+    "A video file, open. Raises ValueError if it cannot be decoded, or holds no picture, and ModuleNotFoundError without PyAV."
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -347,7 +340,7 @@ def write_film(
     path: Path,  # ends in .gif, or in what PyAV can write: .mp4
     rate: float,  # frames a second; a GIF counts in hundredths: 8 become 8.33, 30 become 33.3
 ):
-    "Nothing; the frames are in a file that any browser shows. Raises ValueError if films need PyAV, which is not there, and for a GIF of more than 100."
+    "Nothing; the frames are in a file that any browser shows. Raises ValueError for a GIF of more than 100, and ModuleNotFoundError if a film needs PyAV, which is not there."
     if path.suffix.lower() == ".gif":
         first, *others = map(Image.fromarray, frames)
         if rate > 100:
@@ -358,7 +351,6 @@ def write_film(
         options = {"duration": 1000 / rate, "loop": 0, "comment": told.encode()}
         first.save(path, save_all=True, append_images=others, **options)
         return
-    av = _av()
     with av.open(str(path), "w", format=path.suffix[1:].lower()) as container:
         stream = container.add_stream("libx264", Fraction(rate).limit_denominator(1000))
         stream.height, stream.width = frames.shape[1:3]

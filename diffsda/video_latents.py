@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,24 +17,15 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from .blocks import obeys_progress, progress_bar, read_checkpoint, write_checkpoint
+from .blocks import Extra, obeys_progress, progress_bar, read_checkpoint, write_checkpoint
 from .data import Sequences
 from .disentangler import Disentangler
 from .loss import LossSum
 from .model import evaluating
 from .video import Clips, Pixels, open_clips
 
-# %% ../nbs/23_video_latents.ipynb #fdd2de6c
-def _diffusers():
-    "The library. Raises ValueError if it is not installed."
-    try:
-        with warnings.catch_warnings():
-            # of tqdm, in notebooks without widgets
-            warnings.filterwarnings("ignore", "IProgress not found")
-            import diffusers
-    except ModuleNotFoundError as error:
-        raise ValueError("first stages need diffusers: pip install 'diffsda[video]'") from error
-    return diffusers
+# %% ../nbs/23_video_latents.ipynb #libraries-23
+diffusers = Extra("diffusers", "video")
 
 # %% ../nbs/23_video_latents.ipynb #1a58f9c7
 class FirstStage:
@@ -65,7 +55,7 @@ class FirstStage:
         """A pretrained first stage; in folders and repositories of whole pipelines it is looked for under `vae` and `vqvae`.
 
         A folder works offline, a name needs the network once. Raises ValueError if neither holds an autoencoder."""
-        diffusers, reasons = _diffusers(), {}
+        reasons = {}
         for room in (None, "vae", "vqvae"):
             try:
                 facts = diffusers.VQModel.load_config(str(source), subfolder=room)
@@ -138,7 +128,7 @@ def vq_f8(
     "LDM's first stage, untrained: four channels, sides shrunk eight times, attention at the last level (Rombach et al. 2022)."
     levels = len(widths) - 1
     return FirstStage(
-        _diffusers().VQModel(
+        diffusers.VQModel(
             down_block_types=("DownEncoderBlock2D",) * levels + ("AttnDownEncoderBlock2D",),
             up_block_types=("AttnUpDecoderBlock2D",) + ("UpDecoderBlock2D",) * levels,
             block_out_channels=widths,
@@ -153,7 +143,7 @@ def vq_f8(
 def small_stage(widths: tuple = (8, 16, 32, 32)) -> FirstStage:
     "A small first stage, untrained: four Gaussian channels, sides shrunk eight times."
     return FirstStage(
-        _diffusers().AutoencoderKL(
+        diffusers.AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * len(widths),
             up_block_types=("UpDecoderBlock2D",) * len(widths),
             block_out_channels=widths,

@@ -146,5 +146,5 @@ def test_a_model_of_other_things_and_a_missing_gradio_are_told(monkeypatch):
     with pytest.raises(ValueError, match="Plain"):
         app.build_app(other)
     monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(ValueError, match=r"diffsda\[app\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"diffsda\[app\]"):
         app.build_app(model_of("table"))

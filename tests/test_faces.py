@@ -1,6 +1,5 @@
 """Adapters of detectors and embedders, with small stand-ins for their libraries and weights; nothing is downloaded."""
 
-import importlib
 import math
 import sys
 import warnings
@@ -123,22 +122,15 @@ def test_landmarks_without_files_are_refused(alignment):
 @pytest.mark.parametrize(
     "module, build",
     [
-        ("face_alignment", lambda: face_landmarks("weights")),
-        ("cv2", haar_corners),
-        ("torchvision.models", lambda: vgg_face("weights.pt")),
+        ("face_alignment", face_landmarks),
+        ("cv2", lambda _: haar_corners()),
+        ("torchvision.models", lambda _: vgg_face("weights.pt")),
     ],
 )
-def test_missing_libraries_are_named(monkeypatch, module, build):
-    imported = importlib.import_module
-
-    def without(name):
-        if name == module:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return imported(name)
-
-    monkeypatch.setattr(importlib, "import_module", without)
-    with pytest.raises(ValueError, match=rf"{module} is missing: pip install 'diffsda\[faces\]'"):
-        build()
+def test_missing_libraries_are_named(alignment, monkeypatch, module, build):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ModuleNotFoundError, match=rf"{module}.*pip install 'diffsda\[faces\]'"):
+        build(alignment)
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 8, 8), (2, 3, 8), (1, 2, 3, 8, 8)])

@@ -198,7 +198,7 @@ def test_name_without_network(monkeypatch):
 
 def test_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(ValueError, match=r"pip install 'diffsda\[video\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'diffsda\[video\]'"):
         small_stage()
 
 
