@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .blocks import Extra
-from .judges import in_batches
+from .judges import batches
 
 # %% ../nbs/26_faces.ipynb #libraries-26
 face_alignment, cv2 = Extra("face_alignment", "faces"), Extra("cv2", "faces")
@@ -60,7 +60,7 @@ def _found_in_both(read: Callable, a, b) -> tuple[Tensor, Tensor]:
     if len(a) != len(b):
         raise ValueError(f"a and b must pair up, got {len(a)} and {len(b)} sequences")
     found: tuple = ([], [])
-    for pair in zip(in_batches(a, 16), in_batches(b, 16)):
+    for pair in zip(batches(a, 16), batches(b, 16)):
         exists = pair[0].frame_mask & pair[1].frame_mask
         for batch, parts in zip(pair, found):
             raw = batch.x if batch.scale is None else batch.scale.undo(batch.x)

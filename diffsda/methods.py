@@ -27,7 +27,7 @@ from .disentangler import fit_network
 from .dsvae import DSVAE, Codec, Gaussian, dsvae_loss, evidence_bound, surprise
 from .encoder import Factors, SequenceEncoder, run_recurrent
 from .frames import check_sizes
-from .judges import in_batches, label_of
+from .judges import batches, label_of
 from .loss import LossSum
 from .model import DiffSDA
 from .probes import spread
@@ -549,7 +549,7 @@ class Heads(Rebuildable):
 def classes_of(data, kind: str) -> tuple[tuple, tuple]:  # kind: "static" or "dynamic"
     "Names of the labels of a kind that are classes, and how many classes each has."
     first, largest = data[:1], {}
-    for batch in in_batches(data):
+    for batch in batches(data):
         for name, y in getattr(batch, kind).items():
             if not y.is_floating_point():
                 largest[name] = max(largest.get(name, 1), int(y.max()))

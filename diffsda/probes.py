@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from .data import Sequences
 from .encoder import Factors
-from .judges import in_batches, label_of, train_judge
+from .judges import batches, label_of, train_judge
 from .training import TrainConfig
 
 # %% ../nbs/13_probes.ipynb #a6c4f756
@@ -32,7 +32,7 @@ def codes_as_sequences(
     V = factors.d.shape[1]
     s = factors.s if factors.s.ndim == 3 else factors.s[:, None].expand(-1, V, -1)
     parts: dict = {"s": [], "d": []}
-    for start, batch in zip(range(0, len(data), 128), in_batches(data)):
+    for start, batch in zip(range(0, len(data), 128), batches(data)):
         labels = (batch.static, batch.dynamic, batch.classes)
         for name, code in {"s": s, "d": factors.d}.items():
             x = code[start : start + len(batch)].float()

@@ -21,8 +21,8 @@ from diffsda.video import Clips, Films, Windows, open_clips, read_clips
 from diffsda.video_latents import (
     FirstStage,
     encode_clips,
+    errors_by_stage,
     first_stage_loss,
-    reconstruction_errors,
     small_stage,
     vq_f8,
 )
@@ -443,7 +443,7 @@ def test_from_clips_over_crops_and_latents_to_swapped_pixels(tmp_path):
 
 def test_errors_in_pixels_and_latents(tmp_path):
     clips, stage = some_clips(), FirstStage(Squares())
-    errors = reconstruction_errors(
+    errors = errors_by_stage(
         model_of(encode_clips(clips, stage, tmp_path / "set", progress=False), stage),
         clips,
         steps=4,
@@ -458,7 +458,7 @@ def test_errors_in_pixels_and_latents(tmp_path):
 
 def test_pixels_lose_nothing_by_themselves():
     clips = some_clips(8)
-    errors = reconstruction_errors(model_of(clips, None), clips, steps=3)
+    errors = errors_by_stage(model_of(clips, None), clips, steps=3)
     assert errors["pixels"]["first stage alone"] == pytest.approx(0, abs=1e-12)
 
 
