@@ -234,7 +234,7 @@ def records(
         codes, names = pd.factorize(table[layout.group])
         if (codes < 0).any():
             raise ValueError(
-                f"column {layout.group!r}, {_row((codes < 0).argmax())} names no group; fill it in"
+                f"column {layout.group!r}, {_row((codes < 0).argmax())} names no group; fill it in (NA, None and null count as empty)"
             )
     found = []
     by_group = np.argsort(codes, kind="stable")
@@ -367,7 +367,8 @@ def as_frame(
     layout: Layout,
 ) -> tuple[pd.DataFrame, Layout]:
     "The same as a data frame, and the layout that goes with it. Raises ValueError for what is no table."
-    table = read_table(table) if isinstance(table, str | Path) else table
+    if isinstance(table, str | Path):
+        table = read_table(table, dtype={layout.group: str})  # 0012 is a name
     if isinstance(table, pd.DataFrame):
         if not table.columns.is_unique:
             twice = table.columns[table.columns.duplicated()][0]

@@ -466,6 +466,16 @@ def test_values_between_semicolons_are_told_from_a_table_without_numbers(tmp_pat
     assert list(tables.read_table(path)["a"]) == [1.5, 2.0]
 
 
+def test_groups_of_a_file_are_called_as_they_are_written(tmp_path):
+    path, layout = tmp_path / "rooms.csv", tables.Layout(group="room", window=3)
+    rows = [f"{room},{i},{i * i}" for room in ("007", "7", "1e3") for i in range(6)]
+    path.write_text("\n".join(["room,a,b", *rows]))
+    assert tables.cut(path, layout).names == ("007", "7", "1e3")
+    path.write_text("\n".join(["room,a,b", *rows[:9], "NA,1,2", *rows[9:]]))
+    with pytest.raises(ValueError, match="'room', row 9 .*names no group; .*NA, None"):
+        tables.cut(path, layout)
+
+
 @pytest.mark.parametrize("width", ["0.1", "0.01", "0.05", "0.25", "2", "0.001"])
 @pytest.mark.parametrize("start", [0, 1_700_000_000])
 def test_regular_decimal_times_are_left_as_they_are(width, start):
