@@ -264,23 +264,31 @@ class Rebuildable(nn.Module):
         super().__init_subclass__(**kwargs)
         Rebuildable.known[cls.__name__] = cls
         init = cls.__init__
+        signature = inspect.signature(init)
+        more = [k for k, p in signature.parameters.items() if p.kind is p.VAR_KEYWORD]
 
         @wraps(init)
         def remember(self, *args, **kwargs):
-            bound = inspect.signature(init).bind(self, *args, **kwargs)
+            bound = signature.bind(self, *args, **kwargs)
             bound.apply_defaults()
             init(self, *args, **kwargs)
             self.arguments = {k: v for k, v in list(bound.arguments.items())[1:]}
+            for name in more:  # **options are arguments like any others
+                self.arguments |= self.arguments.pop(name)
 
         cls.__init__ = remember
 
     def recipe(self) -> dict:
-        "The class and its arguments, as JSON can hold them."
+        "The class and its arguments, as JSON can hold them. Raises ValueError for an argument that could not be built again."
 
         def as_json(v):
             if isinstance(v, nn.Module) and not isinstance(v, Rebuildable):
                 raise ValueError(
                     f"{type(v).__name__} cannot be saved: derive it from diffsda.blocks.Rebuildable instead of nn.Module"
+                )
+            if isinstance(v, dict):  # in JSON it would look like a module
+                raise ValueError(
+                    f"{type(self).__name__} cannot be saved: an argument is the dict {v}; give its entries as arguments, as in **options"
                 )
             return (
                 v.recipe() if isinstance(v, Rebuildable) else list(v) if isinstance(v, tuple) else v
@@ -325,7 +333,8 @@ def _replace(path: Path, content: bytes):
 
 def _checksum(facts: dict) -> str:
     "The checksum of what JSON holds of these facts, in whatever order and layout."
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    held = json.loads(json.dumps(facts))  # its keys are strings
+    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def write_checkpoint(
@@ -348,18 +357,20 @@ def write_checkpoint(
         _replace(folder / weights, content)
         return facts
 
-    own = {k: head(k, *_told(module)) for k, module in (modules or {}).items()}
-    facts = head(name, facts if modules is None else facts | {"modules": own}, tensors)
-    for k, told in {name: facts, **own}.items():  # the first one decides what the folder holds
-        _replace(folder / f"{k}.json", json.dumps(told, indent=2).encode())
-    # weights that no facts name any more, and unfinished files of a process that was killed while it wrote
-    named = b"".join(path.read_bytes() for path in folder.glob("*.json"))
-    names = "|".join(map(re.escape, {name, *own}))
-    ours = rf"({names})-[0-9a-f]{{16}}\.safetensors"
-    left = re.compile(rf"{ours}|\.({ours}|({names})\.json)\.\d+")
-    for old in folder.iterdir():
-        if left.fullmatch(old.name) and old.name.encode() not in named:
-            old.unlink(missing_ok=True)
+    # another writer would take our unfinished files for those of a killed one
+    with FileLock(folder / ".writing.lock"):
+        own = {k: head(k, *_told(module)) for k, module in (modules or {}).items()}
+        facts = head(name, facts if modules is None else facts | {"modules": own}, tensors)
+        for k, told in {name: facts, **own}.items():  # the first one decides what the folder holds
+            _replace(folder / f"{k}.json", json.dumps(told, indent=2).encode())
+        # weights that no facts name any more, and unfinished files of a process that was killed while it wrote
+        named = b"".join(path.read_bytes() for path in folder.glob("*.json"))
+        names = "|".join(map(re.escape, {name, *own}))
+        ours = rf"({names})-[0-9a-f]{{16}}\.safetensors"
+        left = re.compile(rf"{ours}|\.({ours}|({names})\.json)\.\d+")
+        for old in folder.iterdir():
+            if left.fullmatch(old.name) and old.name.encode() not in named:
+                old.unlink(missing_ok=True)
 
 # %% ../nbs/06_blocks.ipynb #4f68c045
 def _facts(path: Path) -> dict:
@@ -473,8 +484,8 @@ def store_runs(
 ):
     """Adds the numbers of runs to a file of results, to which other runs may add at the same time.
 
-    Runs that differ in nothing but the seed share a row: `values` by seed, their mean `value` and `std`, how many
-    `seeds`, and `machines` by seed where they differ. A stored run gives way to one of the same seed; a number that is not finite is left out."""
+    Runs that differ in nothing but the seed share a row: `values` by seed, their mean `value` and `std` (of these runs as
+    the whole population), how many `seeds`, and `machines` by seed where they differ. A stored run gives way to one of the same seed; a number that is not finite is left out."""
     number = lambda row: json.dumps({k: row[k] for k in sorted(row) if k not in OF_A_RUN})
 
     def with_ours(stored):

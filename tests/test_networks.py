@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+import multiprocessing
 import os
 import pickle
 from functools import partial
@@ -862,6 +863,11 @@ class Spire(Tower):
         super().__init__(2, depth=height)
 
 
+class Mast(Tower):
+    def __init__(self, width: int, **options):
+        super().__init__(width, **options)
+
+
 def same_weights(a, b):
     a, b = a.state_dict(), b.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
@@ -872,6 +878,7 @@ def same_weights(a, b):
     [
         lambda: Tower(2, top=Tower(3, depth=1)),
         lambda: Spire(3),
+        lambda: Mast(3, depth=1, top=Tower(2)),
         lambda: reader(mask_channel=True, dropout=0.25),
         painter,
         lambda: encoder(d_noise=0.5, causal=True),
@@ -890,6 +897,13 @@ def test_a_module_comes_back_as_it_was(make, tmp_path):
     assert json.loads((tmp_path / "model.json").read_text())["model"] == module.recipe()
 
 
+def test_an_argument_that_could_not_be_built_again_is_refused(tmp_path):
+    module = Tower(2)
+    module.arguments |= {"top": {"colour": 1}}
+    with pytest.raises(ValueError, match="Tower cannot be saved: .* dict {'colour': 1}; give its"):
+        save_module(module, tmp_path)
+
+
 def test_saving_keeps_the_callers_module_and_several_names_live_together(tmp_path):
     one, two = Tower(2).train(), Tower(2)
     before = [p.clone() for p in one.parameters()]
@@ -899,7 +913,7 @@ def test_saving_keeps_the_callers_module_and_several_names_live_together(tmp_pat
     assert same_weights(load_module(tmp_path, "model"), one)
     assert same_weights(load_module(tmp_path, "model-of-two"), two)
     assert one.training and all(torch.equal(a, b) for a, b in zip(before, one.parameters()))
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.glob("[!.]*"))) == 4
 
 
 def test_a_new_state_replaces_the_old_one(tmp_path):
@@ -907,7 +921,8 @@ def test_a_new_state_replaces_the_old_one(tmp_path):
     write_checkpoint(tmp_path / "new" / "folder", "state", {"step": 2}, {"w": torch.ones(3)})
     facts, tensors = read_checkpoint(tmp_path / "new" / "folder", "state")
     assert facts["step"] == 2 and torch.equal(tensors["w"], torch.ones(3))
-    assert len(list((tmp_path / "new" / "folder").iterdir())) == 2
+    names = sorted(path.name for path in (tmp_path / "new" / "folder").iterdir())
+    assert len(names) == 3 and names[0] == ".writing.lock"
 
 
 @quick
@@ -957,7 +972,9 @@ def test_an_interrupted_write_leaves_one_state_whole(tmp_path, monkeypatch, call
     assert facts["step"] == (2 if (call, moment, after) == ("replace", 2, True) else 1)
     write_checkpoint(tmp_path, "state", {"step": 3}, {"w": torch.full((3,), 2.0)})
     assert read_checkpoint(tmp_path, "state")[0]["step"] == 3
-    assert len(list(tmp_path.iterdir())) == 2
+    assert (
+        len(list(tmp_path.iterdir())) == 3
+    )  # JSON, weights, and the file whose lock is held meanwhile
 
 
 def test_leftovers_of_a_killed_writer_are_cleared_and_nothing_else(tmp_path):
@@ -976,7 +993,29 @@ def test_leftovers_of_a_killed_writer_are_cleared_and_nothing_else(tmp_path):
         (tmp_path / name).write_text("?")
     write_checkpoint(tmp_path, "state", {}, {"w": torch.ones(3)})
     left = {p.name for p in tmp_path.iterdir()}
-    assert not left & set(ours) and left > set(others) and len(left) == len(others) + 2
+    assert not left & set(ours) and left > set(others) and len(left) == len(others) + 3
+
+
+def keep_writing(folder, value):
+    for _ in range(100):
+        write_checkpoint(folder, "state", {"value": value}, {"w": torch.full((9,), value)})
+
+
+def test_two_processes_may_write_to_one_folder(tmp_path, monkeypatch):
+    """Neither takes the unfinished files of the other for those of a killed one."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # quicker
+    fork = multiprocessing.get_context("fork")
+    both = [fork.Process(target=keep_writing, args=(tmp_path, float(i))) for i in range(2)]
+    [process.start() for process in both]
+    [process.join() for process in both]
+    assert [process.exitcode for process in both] == [0, 0]
+    facts, tensors = read_checkpoint(tmp_path, "state")
+    assert (tensors["w"] == facts["value"]).all() and len(list(tmp_path.iterdir())) == 3
+
+
+def test_facts_may_have_numbers_for_keys(tmp_path):
+    write_checkpoint(tmp_path, "state", {"classes": {10: "b", 2: "a"}}, {})
+    assert read_checkpoint(tmp_path, "state")[0]["classes"] == {"10": "b", "2": "a"}
 
 
 def test_facts_that_json_cannot_hold_leave_the_folder_as_it_was(tmp_path):

@@ -79,7 +79,7 @@ def file_model(rng, folder):
     model.save(folder / "model")
     wanted = model.network.state_dict() | model.prior.state_dict()
     for _ in range(20):
-        path = rng.choice(sorted((folder / "model").iterdir()))
+        path = rng.choice(sorted((folder / "model").glob("[!.]*")))
         content = path.read_bytes()
         told = spoil(rng, path)
         try:
@@ -432,7 +432,7 @@ def file_card(rng, folder):
     "Spoilt cards and weights of shipped models: refused by name, or the card and the model as they were."
     zoo.ship(small(), folder / "m", dict.fromkeys(zoo.CARD, "told"))
     for _ in range(10):
-        path = rng.choice(sorted((folder / "m").iterdir()))
+        path = rng.choice(sorted((folder / "m").glob("[!.]*")))
         content = path.read_bytes()
         told = spoil(rng, path)
         try:
