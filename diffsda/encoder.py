@@ -185,7 +185,13 @@ class SequenceEncoder(Rebuildable):
             return self._split(features.to(x.dtype), lengths)
 
     def told(self, factors: Factors) -> Tensor:  # (B, V, z_dim)
-        "What the decoder is told of each frame: its factors, and a flag where d is withheld, if it ever is."
+        "What the decoder is told of each frame: its factors, and a flag where d is withheld, if it ever is. Raises ValueError for codes of other widths."
+        came = tuple(code.shape[-1] for code in factors)
+        own = self.to_s.out_features, self.to_d.out_features
+        if came != own:
+            raise ValueError(
+                f"codes must be of {own[0]} numbers (s) and {own[1]} (d), got {came[0]} and {came[1]}; are they of another model?"
+            )
         z = factors.per_frame()
         if not self.withholds:
             return z

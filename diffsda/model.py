@@ -24,14 +24,15 @@ from .sampling import invert_heun, karras_sigmas, sample_euler, sample_heun
 # %% ../nbs/09_model.ipynb #d4350927
 @contextmanager
 def evaluating(module: nn.Module):
-    "Evaluation mode without gradients inside the block, the former mode after it."
-    training = module.training
+    "Evaluation mode without gradients inside the block, the former mode of each part after it."
+    former = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
         with torch.no_grad():
             yield
     finally:
-        module.train(training)
+        for part, training in former:
+            part.training = training
 
 
 def in_batches(
@@ -40,8 +41,12 @@ def in_batches(
     size: int = 256,  # sequences at once
     desc: str = "",  # beside the progress bar
 ):
-    "`operation` applied to `size` sequences at a time, results joined; a progress bar if that takes over two seconds."
+    """`operation` applied to `size` sequences at a time, results joined; a progress bar if that takes over two seconds.
+
+    Raises ValueError if there is no sequence."""
     count = len(data[0].s) if isinstance(data[0], Factors) else len(data[0])
+    if count == 0:
+        raise ValueError("there is no sequence to work on; did a selection match nothing?")
     rows = lambda y, part: y.map(lambda z: z[part]) if isinstance(y, Factors) else y[part]
     parts = []
     for start in progress_bar(range(0, count, size), desc=desc, leave=False, delay=2):
@@ -222,11 +227,17 @@ class DiffSDA(Rebuildable):
         steps: int = 32,  # N levels; 2N - 1 calls of the denoiser
         lowest: float = 0.002,  # the lowest of them, in data units
     ) -> Tensor:  # (B, V, *frame), about unit Gaussian
-        "The noise x_T from which the sampler would make each sequence, given its own factors (method of the paper's encoder)."
+        """The noise x_T from which the sampler would make each sequence, given its own factors (method of the paper's encoder).
+
+        Holes are filled with what the factors alone say of them. Raises ValueError for factors of other data."""
 
         def operation(batch: Sequences, own: Factors) -> Sequences:
-            x = batch.x.to(self.device)
-            denoise = self.denoiser(own.map(lambda code: code.to(self.device)))
+            batch = batch.to(self.device)
+            x, denoise = batch.x, self.denoiser(own.map(lambda code: code.to(self.device)))
+            if batch.observed is not None:
+                # a level that hides the frame, and that training draws, as it hardly ever does sigmas[0]
+                guess = denoise(torch.zeros_like(x), 4 * self.sigma_data)
+                x = torch.where(batch.mask, x, guess)
             noise = invert_heun(denoise, x, karras_sigmas(steps, lowest))
             return Sequences(noise.to(data.x.device), lengths=batch.lengths)
 
@@ -252,10 +263,10 @@ class DiffSDA(Rebuildable):
     ) -> Tensor:  # (B, V, *frame)
         """Frames made from noise, steered by the factors.
 
-        Raises ValueError if the codes do not pair up or are no finite numbers of the model's precision, `x_T` is no tensor of their size, for `guidance` of a model that never went without `d`, and for a student where there is none."""
-        if len(factors.s) != len(factors.d):
+        Raises ValueError if the codes do not pair up, are of other widths or are no finite numbers of the model's precision, `x_T` is no tensor of their size, for `guidance` of a model that never went without `d`, and for a student where there is none."""
+        if factors.s.shape[:-1] not in (factors.d.shape[:1], factors.d.shape[:2]):
             raise ValueError(
-                f"factors must pair up, got {len(factors.s)} static and {len(factors.d)} dynamic codes"
+                f"factors must pair up, s (B, s_dim) and d (B, V, d_dim), got {tuple(factors.s.shape)} and {tuple(factors.d.shape)}"
             )
         own = next(self.parameters()).dtype
         for code in factors:

@@ -336,6 +336,9 @@ def test_use_leaves_the_mode_and_the_gradients_alone(training):
     with pytest.raises(ValueError):
         model.swap(data, data, "nobody")
     assert model.training is training
+    model.decoder.train(not training)  # as who trains the rest alone would have it
+    model.encode(data)
+    assert model.encoder.training is training and model.decoder.training is not training
 
 
 # What nobody observed
@@ -380,6 +383,20 @@ def test_loss_of_parts_adds_up_to_that_of_the_whole():
     assert len({p.count.item() for p in parts}) > 1
     assert sum(p.count for p in parts) == whole.count
     assert math.isclose(sum(p.total for p in parts), whole.total, rel_tol=1e-5)
+
+
+def test_holes_are_inverted_as_what_the_factors_say_of_them(trained):
+    """Zeros, the columns' mean, would come back as if they had been measured; what was observed does come back."""
+    model, val, _, _ = trained
+    factors, observed = model.encode(val), torch.rand(val.x.shape) < 0.7
+    holey = Sequences(val.x, observed=observed)
+    again = model.decode(factors, model.invert(holey, factors))
+    error = (again - val.x).square()
+    assert error[observed].mean() < 1e-3 * val.x.var()
+    assert error[~observed].mean() < 0.5 * val.x[~observed].square().mean()
+    assert torch.equal(
+        model.invert(holey, factors), model.invert(holey, factors)
+    )  # no chance in it
 
 
 # The loss
@@ -501,6 +518,12 @@ FACTORS = Factors(torch.zeros(3, 4), torch.zeros(3, 5, 2))
         (lambda: MODEL.decode(FACTORS, DATA.x.double()), ["x_T", "float64"]),
         (lambda: MODEL.decode(FACTORS, DATA.x.half()), ["x_T", "float16"]),
         (lambda: MODEL.decode(Factors(FACTORS.s[:2], FACTORS.d)), ["pair up", "2", "3"]),
+        (lambda: MODEL.decode(Factors(DATA.x[:, :4, 0], FACTORS.d)), ["(3, 4, 3)", "(3, 5, 2)"]),
+        (
+            lambda: MODEL.decode(Factors(torch.zeros(3, 3), DATA.x[:, :, 0])),
+            ["4", "2", "got 3 and 3"],
+        ),
+        (lambda: MODEL.encode(DATA[DATA.lengths == 9]), ["no sequence", "selection"]),
         (lambda: MODEL.decode(FACTORS, steps=1), ["n must be at least 2", "1"]),
         (lambda: MODEL.encode(Sequences(DATA.x.double())), ["float64", "float32"]),
         (lambda: MODEL.encode(sequences(frame=(3, 2))), ["(2, 3)", "(3, 5, 3, 2)"]),
