@@ -40,7 +40,7 @@ class TrainConfig:
     steps: int  # updates of the weights
     batch: int = 128  # sequences per step, over all processes together
     lr: float = 1e-4  # AdamW's learning rate at its peak
-    warmup: int = 100  # steps of linear warm-up
+    warmup: int = 100  # steps of linear warm-up; only a longer training reaches lr
     schedule: str = "cosine"  # a key of SCHEDULES
     weight_decay: float = 1e-5
     clip: float = 1.0  # largest norm of the gradient
@@ -54,6 +54,10 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
+        # numpy's numbers as plain ones: its 0 would draw other random numbers, and JSON lacks it
+        for f in fields(self):
+            if hasattr(value := getattr(self, f.name), "item"):
+                object.__setattr__(self, f.name, value.item())
         for name in ("steps", "batch", "accumulate", "save_every", "log_every"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(
@@ -230,7 +234,8 @@ class _State:
     def __init__(self, model: nn.Module, config: TrainConfig, parts: int, count: int):
         self.model, self.config, self.step = model, config, 0
         self.ends = [config.steps]  # of this training, and of each time it was extended
-        # all that decides the weights; how a batch is cut counts, by how many processes does not
+        # all that decides the weights; how a batch is cut counts, by how many processes does not,
+        # but for running statistics (08_encoder, with d_noise), which are those of the first one's parts
         free = ("save_every", "log_every", "accumulate", "compile", "graph")
         self.settings = {k: v for k, v in asdict(config).items() if k not in free}
         self.settings |= {"parts of a batch": parts, "training sequences": count}
@@ -578,7 +583,7 @@ def train(
     callbacks: tuple = (),  # each called with every record (a dict) as it is made
     progress: bool = True,  # show a bar if that takes over two seconds
     desc: str = "train",  # beside the bar
-) -> list:  # records: step, loss, lr, grad_norm, seconds
+) -> list:  # records: step, loss, lr, grad_norm, seconds since this call began
     """The history of a training, whose model is left with the final weights (their running mean, if `ema`).
 
     Raises ValueError for settings or a folder that do not fit or that another training has, FloatingPointError if the loss is no longer finite."""

@@ -9,10 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -98,6 +99,12 @@ def test_wrong_settings_are_refused(name, value):
     with pytest.raises(ValueError) as error:
         TrainConfig(**({"steps": 10} | {name: value}))
     assert name in str(error.value) and str(value) in str(error.value)
+
+
+def test_numbers_of_numpy_and_torch_are_those_numbers():
+    numpy = TrainConfig(np.int64(6), np.int32(7), np.float64(1e-2), seed=torch.tensor(3))
+    plain = TrainConfig(6, 7, 1e-2, seed=3)
+    assert json.dumps(asdict(numpy)) == json.dumps(asdict(plain))
 
 
 def test_messages_name_what_there_is():
@@ -855,8 +862,8 @@ def test_killed_again_and_again_the_weights_are_those_of_an_undisturbed_run(tmp_
     ours, theirs = (read_checkpoint(f, "training") for f in (folder, undisturbed))
     assert ours[0] == theirs[0] and same(ours[1], theirs[1])  # also moments, running mean, buffers
     assert without_seconds(read_log(folder)) == without_seconds(read_log(undisturbed))
-    # JSON, weights, log, and the file whose lock keeps others out: nothing is left lying about
-    assert len(list(folder.iterdir())) == 4 and (folder / ".lock").stat().st_size == 0
+    # JSON, weights, log, and two files whose locks keep others out: nothing is left lying about
+    assert len(list(folder.iterdir())) == 5 and (folder / ".lock").stat().st_size == 0
 
 
 def occupy(folder):
