@@ -320,22 +320,23 @@ def keep_aside(
 ) -> tuple[list, list]:  # rows to train on, rows kept aside
     """What to train on and what to check with. No frame is in both: pieces that reach into what is kept aside are left out.
 
-    Where no thing has pieces enough to keep some aside, whole things are.
+    Where no thing has pieces enough to keep some aside, whole things are; of a single thing, its last pieces.
 
     Raises ValueError if fewer than two pieces are left to train on, or none is kept aside though some were asked for."""
     if not 0 <= share < 1:
         raise ValueError(f"held_out must be a share from 0 to below 1, got {share}")
     first, aside = [], []
-    end = pieces.place + pieces.lengths
-    for thing in range(len(pieces.names)):
+    end, R = pieces.place + pieces.lengths, len(pieces.names)
+    so_far = lambda things: max(int(things * share), share > 0 and things == R)  # one at least
+    for thing in range(R):
         own = (pieces.owner == thing).nonzero()[:, 0].tolist()
         late = len(own) - round(share * len(own))
-        if whole:
-            late = 0 if int((thing + 1) * share) > int(thing * share) else len(own)
+        if whole and R > 1:
+            late = 0 if so_far(thing + 1) > so_far(thing) else len(own)
         begins = pieces.place[own[late]] if late < len(own) else end.max()
         first += [i for i in own[:late] if end[i] <= begins]
         aside += own[late:]
-    if share and not aside and not whole and len(pieces.names) > 1:  # none has a piece to spare
+    if share and not aside and not whole and R > 1:  # none has a piece to spare
         return keep_aside(pieces, share, True)
     if len(pieces) == 1:
         raise ValueError(
@@ -354,14 +355,14 @@ class Part:
     "Some rows of a data set, brought to a scale when they are asked for."
 
     data: Any  # raw sequences, or what gives them by rows
-    rows: list
+    rows: Tensor  # (n,)
     scale: Scale
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def _picked(self, rows) -> Tensor:
-        return torch.tensor(self.rows)[rows].reshape(-1)
+        return self.rows[rows].reshape(-1)
 
     def __getitem__(self, rows) -> Sequences:
         return self.scale.apply(self.data[self._picked(rows)])
@@ -451,10 +452,10 @@ def _numbered(values: list) -> tuple[Tensor, tuple]:  # (R, T) and the names of 
 
 
 def told_by(values: dict) -> Callable:  # name of a thing -> what is known of it, or None
-    "Looks names up as they are, and then without the ending of a file on either side."
+    "Looks names up as they are, and then without the ending of a file on one side: a.b and a.c are two things."
     bare = lambda name: re.sub(r"\.[A-Za-z]\w{2,3}$", "", str(name))
     short = {bare(name): y for name, y in values.items()}
-    return lambda name: values.get(name, short.get(bare(name)))
+    return lambda name: values.get(name, values.get(bare(name), short.get(str(name))))
 
 # %% ../nbs/21_disentangler.ipynb #67861019
 PRIOR = TrainConfig(steps=600, batch=64, lr=4e-3, warmup=30, ema=0.98)
@@ -652,7 +653,7 @@ class Disentangler:
     def nearest(
         self, thing, among, code: str = "s"
     ) -> pd.Series:  # name -> distance, the nearest first
-        """How far the code of a thing is from those of others, in standard deviations of the training data; of `d` the mean over frames.
+        """How far the code of a thing is from those of others, in standard deviations of the training data (or of these things, if it knows none); of `d` the mean over frames.
 
         Raises ValueError for another code."""
         if code not in ("s", "d"):
@@ -664,9 +665,9 @@ class Disentangler:
         own, others = pick(own), pick(others)
         if len(own) != 1:
             raise ValueError(f"nearest asks for one thing, got {len(own)}")
-        std = (
-            getattr(self.directions, code).std if self.directions else others.std(0).clamp(min=1e-8)
-        )
+        std = torch.cat([own, others]).std(0).clamp(min=1e-8)
+        if self.directions:
+            std = getattr(self.directions, code).std
         far = ((others - own) / std).square().mean(1).sqrt()
         index = pd.Index(pieces.names, name=self.adapter.index[0])
         return pd.Series(far.numpy(), index, name="distance").sort_values(kind="stable")
@@ -697,15 +698,18 @@ class Disentangler:
     ) -> "Disentangler":
         "The same model with a student that decodes in one call as its own sampling does. Raises ValueError for what the adapter cannot read."
         pieces = self.adapter.training(things)
-        data = Part(pieces.data, list(range(len(pieces))), self.scale)
+        data = Part(pieces.data, torch.arange(len(pieces)), self.scale)
         options = {"sampling": self.sampling} | options
         return replace(self, network=self.network.distil(data, steps, **options))
 
     @obeys_progress
     def fit_prior(self, things, config: TrainConfig = PRIOR, **options):
         "Nothing; afterwards `sample` draws things like these. `options` are those of `train`: folder, progress."
-        data = self.adapter.training(things).data
-        self._fit_prior(Part(data, list(range(len(data))), self.scale), config, **options)
+        pieces = self.adapter.training(things)
+        data = Part(pieces.data, torch.arange(len(pieces)), self.scale)
+        self._fit_prior(data, config, **options)
+        if self.lengths is None:
+            self.lengths = pieces.lengths
 
     def _codes_of(self, data, most: int | None = None) -> Factors:  # s (n, s_dim), d: n tensors
         "Codes of up to so many pieces, read a batch at a time."
@@ -875,7 +879,7 @@ class Disentangler:
             _check_features(pieces.data[first], adapter.features)
         budget = max(1, 20_000_000 // pieces.data[:1].x.numel())  # 80 MB of numbers
         scale = Scale.fit(pieces.data[_spread(first, budget)])
-        data = Part(pieces.data, first, scale)
+        data = Part(pieces.data, torch.tensor(first), scale)
         if isinstance(pieces.data, Sequences):
             data = data[:]
             if data.observed is not None and preset.unet is None:

@@ -331,7 +331,7 @@ class TestWindows:
         if kind == "scaled":
             data = windows.fit_scale()
         if kind == "part":
-            data = Part(windows, [5, 0, 7, 2], Scale.fit(windows[:]))
+            data = Part(windows, torch.tensor([5, 0, 7, 2]), Scale.fit(windows[:]))
         rows = torch.tensor([3, 0, 1])
         before = torch.get_rng_state()
         packed = data.packed(rows)
