@@ -37,7 +37,7 @@ def edm_weight(
 ) -> Tensor:  # (*any)
     """The weight lambda = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2 = 1 / c_out^2 (Karras et al. 2022, table 1).
 
-    Raises ValueError if `sigma` or `sigma_data` is not positive."""
+    Raises ValueError if `sigma_data` is not positive, or `sigma` on a CPU (as `scalings`)."""
     return scalings(sigma, sigma_data).c_out ** -2
 
 # %% ../nbs/03_loss.ipynb #d9546178
@@ -69,7 +69,7 @@ def edm_loss(
 
     Values of x that were not observed (NaN included) have no effect on total, count or gradient: the
     denoiser sees 0 plus noise there. Raises ValueError for x in half precision, a noise of another shape,
-    a mask that is not bool or does not broadcast to x, and a sigma that is not positive or does not fit."""
+    a mask that is not bool or does not broadcast to x, a sigma that does not fit, and on a CPU one that is not positive."""
     if x.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"x must be float32 or float64, got {x.dtype}; convert it with x.float()")
     if noise.shape != x.shape:

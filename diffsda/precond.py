@@ -74,7 +74,8 @@ def precondition(
     """The denoiser D made of a raw network F: c_skip x + c_out F(c_in x, c_noise) (Karras et al. 2022, eq. 7).
 
     The returned `denoise(x, sigma)` takes x (*any) and sigma > 0, a number or a tensor whose axes are the
-    first axes of x. Raises ValueError if `sigma_data` or a sigma is not positive, or sigma does not fit x."""
+    first axes of x. Raises ValueError if `sigma_data` is not positive, for a sigma that does
+    not fit x, and on a CPU for one that is not positive."""
     if not sigma_data > 0:
         raise ValueError(
             f"sigma_data must be positive, got {sigma_data:g}; use the standard deviation of the data"
