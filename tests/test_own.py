@@ -257,7 +257,10 @@ def test_bad_sources_are_refused_and_nothing_is_written(case, tmp_path):
         (np.zeros((2, 3, 4, 5)), r"shape \(2, 3, 4, 5\) and float64 may be many things"),
         (np.zeros(9), r"shape \(9,\)"),
         (np.zeros((9, 16, 16), np.uint8), r"\(9, 16, 16\) and uint8 .* a grey one as x\[:, None\]"),
-        (["a.wav", Path("b.wav")], r"a list of files is no source; name their folder, .*read_clips"),
+        (
+            ["a.wav", Path("b.wav")],
+            r"a list of files is no source; name their folder, .*read_clips",
+        ),
     ],
 )
 def test_what_cannot_be_told_apart(thing, message):
