@@ -12,6 +12,7 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -377,7 +378,7 @@ def pooled(
 # %% ../nbs/30_audio.ipynb #940acf9a
 @dataclass(frozen=True)
 class Voices(Adapter):
-    "From recordings to pieces and back; a recording is a wave at the model's rate, a sound file, or one of `Recordings`."
+    "From recordings to pieces and back; a recording is a wave at the model's rate, a sound file, or one of `Recordings`. Raises ValueError for a hop below 0."
 
     rate: int = 16_000  # Hz, of waves that come and go
     seconds: float = 0.8  # of a piece
@@ -399,6 +400,10 @@ class Voices(Adapter):
     )
     index = ("recording", "seconds")
     ends = (".wav", ".flac", ".ogg", ".mp3")
+
+    def __post_init__(self):
+        if not isinstance(self.hop, Integral) or self.hop < 0:
+            raise ValueError(f"hop must be a number of samples, 0 or more, got {self.hop!r}")
 
     @cached_property
     def front(self) -> nn.Module:

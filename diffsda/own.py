@@ -94,6 +94,8 @@ def settings_for(
     **settings,  # fields of the adapter, of a Preset or of a TrainConfig; recipe
 ) -> tuple[Adapter, Preset]:
     "An adapter and its preset with settings changed by name. Raises ValueError for an unknown name, and where the fields do."
+    plain = lambda v: v.item() if isinstance(v, np.generic) else v  # JSON takes none of numpy's
+    settings = {name: plain(v) for name, v in settings.items()}
     names = lambda kind: {f.name for f in fields(kind)}
     own, training = names(adapter), names(TrainConfig)
     sizes = names(Preset) - set(AT_FIT) - own

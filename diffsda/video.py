@@ -15,6 +15,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -555,7 +556,7 @@ SMALL = Preset(
 # %% ../nbs/22_video.ipynb #f3c1bea0
 @dataclass(frozen=True)
 class Films(Adapter):
-    "From clips to pieces and back; a clip is bytes (T, C, H, W), a film, a folder of images, or one of `Clips`."
+    "From clips to pieces and back; a clip is bytes (T, C, H, W), a film, a folder of images, or one of `Clips`. Raises ValueError for V or stride below 1."
 
     V: int = 8  # frames of a piece
     stride: int = 1  # frames of the clip from one frame of the model's to the next; what it makes has the model's rate
@@ -567,6 +568,12 @@ class Films(Adapter):
     preset = SMALL
     index = ("clip", "seconds")
     ends = (".mp4", ".gif")
+
+    def __post_init__(self):
+        for name in ("V", "stride"):
+            frames = getattr(self, name)
+            if not isinstance(frames, Integral) or frames < 1:
+                raise ValueError(f"{name} must be a number of frames, 1 or more, got {frames!r}")
 
     def read(
         self,

@@ -126,6 +126,13 @@ def test_settings_arrive(tmp_path):
     assert Tables(leave_out=("flow",)).fitted(table())[0].values == ("pressure",)
 
 
+def test_numbers_of_numpy_are_settings(tmp_path):
+    numbers = {"V": np.int64(5), "size": np.int64(16), "levels": np.int64(3), "steps": np.int64(1)}
+    model = diffsda.fit(clips, **QUICK | numbers | {"lowest": np.float32(0.5)})
+    model.save(tmp_path)  # in JSON
+    assert diffsda.load(tmp_path).sampling == {"steps": 3, "lowest": 0.5}
+
+
 def changed(value):
     "Another one of its kind."
     if isinstance(value, bool):
@@ -175,6 +182,9 @@ def test_every_field_is_a_setting(kind):
         ("table", {"modality": "tables"}, "unknown modality 'tables'; there are table, clips"),
         ("clips", {"size": 18, "V": 4}, "multiples of 16"),
         ("clips", {"V": 7}, "has 5 frames, but a window needs 7.*smaller V"),
+        ("clips", {"V": 4.0}, "V must be a number of frames, 1 or more, got 4.0"),
+        ("clips", {"stride": 0}, "stride must be a number of frames, 1 or more, got 0"),
+        ("recordings", {"hop": -1}, "hop must be a number of samples, 0 or more, got -1"),
         ("recordings", {"seconds": 3.0}, "chunks of 3 s are longer than the longest"),
         ("recordings", {"modality": "clips"}, r"bytes \(T, C, H, W\), got Recordings"),
         ("table", {"modality": "recordings"}, "wave .*got DataFrame"),
