@@ -41,15 +41,21 @@ def modality_of(
             return name
     if isinstance(source, str | Path):
         return _modality_of_path(Path(source))
+    if isinstance(source, list | tuple) and any(isinstance(part, str | Path) for part in source):
+        raise ValueError(
+            "a list of files is no source; name their folder, or pass read_clips(files) of diffsda.video or read_recordings(files) of diffsda.audio"
+        )
     if isinstance(source, pd.DataFrame | Mapping | list | tuple):
         return "table"
     if isinstance(source, np.ndarray | Tensor):
-        image = source.ndim == 4 and str(source.dtype).endswith("uint8")
-        if image or source.ndim in (2, 3):
-            return "clips" if image else "table"
+        image = str(source.dtype).endswith("uint8")
+        if source.ndim == 4 and image:
+            return "clips"
+        if source.ndim == 2 or (source.ndim == 3 and not image):
+            return "table"
         raise ValueError(
-            f"an array of shape {tuple(source.shape)} and {source.dtype} may be many things; pass (T, F) or (n, V, F) numbers, "
-            "a clip of bytes (T, C, H, W), or Recordings([wave], rate)"
+            f"an array of shape {tuple(source.shape)} and {source.dtype} may be many things; pass (T, F) numbers, (n, V, F) floats, "
+            "a clip of bytes (T, C, H, W), a grey one as x[:, None], or Recordings([wave], rate)"
         )
     raise ValueError(
         f"a source is a data frame, a file, a folder, arrays, Clips, Recordings or Sequences, got {type(source).__name__}"
@@ -88,6 +94,8 @@ def settings_for(
     **settings,  # fields of the adapter, of a Preset or of a TrainConfig; recipe
 ) -> tuple[Adapter, Preset]:
     "An adapter and its preset with settings changed by name. Raises ValueError for an unknown name, and where the fields do."
+    plain = lambda v: v.item() if isinstance(v, np.generic) else v  # JSON takes none of numpy's
+    settings = {name: plain(v) for name, v in settings.items()}
     names = lambda kind: {f.name for f in fields(kind)}
     own, training = names(adapter), names(TrainConfig)
     sizes = names(Preset) - set(AT_FIT) - own
@@ -146,9 +154,9 @@ def write_whole(
     "Nothing; the file is there and complete afterwards, or the former one is."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".[0-9]*.{glob.escape(path.name)}"):
+    for left in path.parent.glob(f".unfinished-*.{glob.escape(path.name)}"):
         left.unlink(missing_ok=True)  # of a process that was killed while it wrote
-    fresh = path.with_name(f".{os.getpid()}.{path.name}")
+    fresh = path.with_name(f".unfinished-{os.getpid()}.{path.name}")
     try:
         write(fresh)
         os.replace(fresh, path)

@@ -69,6 +69,8 @@ def load_scenes(
     stage: FirstStage | None = None,  # frames become its latents, kept in a folder beside the set
 ) -> Splits:
     "The parts of a set, without labels that training cannot teach, if there are others. Raises ValueError for an unknown name, if it is not prepared, and as `encode_clips`."
+    if preset.windows is None:
+        raise ValueError("a preset of clips needs windows (V, stride), got None")
     V, stride = preset.windows
     if name == "digits":
         return Splits(*digit_splits(V=V, size=preset.size or 32))
@@ -79,7 +81,8 @@ def load_scenes(
     if preset.size:
         clips = clips.reduced(preset.size)
     if stage is not None:
-        clips = encode_clips(clips, stage, Path(folder) / f"{name}-{stage.fingerprint[:8]}")
+        room = f"{name}{preset.size or ''}-{stage.fingerprint[:8]}"
+        clips = encode_clips(clips, stage, Path(folder) / room)
     rows = split(clips, OWNERS[name])
     gone = _untaught(clips, rows)
     if strung:  # scenes of one owner each, owners split as before; seeds 0, 1, 2

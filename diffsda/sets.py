@@ -57,6 +57,7 @@ def by_group(
     """A split by whole groups, at least one for each share.
 
     Raises ValueError if that leaves no group to train on."""
+    groups = groups.tolist() if hasattr(groups, "tolist") else groups  # equal tensors differ
     names = sorted(set(groups), key=order)
     counts = [s if isinstance(s, int) else max(1, math.floor(s * len(names))) for s in shares]
     if len(names) <= sum(counts):
@@ -130,7 +131,7 @@ def get_ready(
 # %% ../nbs/20_sets.ipynb #b73c4e6e
 @dataclass(frozen=True)
 class Preset:
-    "Sizes of a model and how to train it."
+    "Sizes of a model and how to train it. Raises ValueError for noise levels that cannot be sampled at."
 
     s_dim: int  # numbers in the static code
     d_dim: int  # numbers in the dynamic code of one frame
@@ -156,6 +157,12 @@ class Preset:
     size: int | None = None  # side that images are reduced to; None: as they are
     levels: int = 32  # noise levels of the sampler
     lowest: float = 0.002  # the lowest of them; higher stops where the codes have said all
+
+    def __post_init__(self):
+        if self.levels < 2 or not 0 < self.lowest < 80:
+            raise ValueError(
+                f"levels must be 2 or more, and lowest above 0 and below 80, got {self.levels} and {self.lowest:g}"
+            )
 
     def by(self, recipe: str) -> "Preset":
         "The same by a recipe of the encoder: a key of RECIPES. Raises ValueError for another name."

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .audio import Chunks, Recordings, Voices, check_wave, pooled, string_recordings
+from .audio import Chunks, Recordings, Voices, is_heard, pooled, string_recordings
 from .blocks import Extra
 from .encoder import Factors
 from .model import DiffSDA
@@ -28,14 +28,6 @@ from .vowels import vowels
 torchaudio = Extra("torchaudio", "audio")
 
 # %% ../nbs/32_speech.ipynb #db8d647c
-def _is_heard(wave: torch.Tensor) -> bool:
-    try:
-        check_wave(wave, "")
-    except ValueError:
-        return False
-    return True
-
-
 def open_speech(
     name: str,  # a prepared set
     folder="data",  # holds the prepared sets
@@ -58,7 +50,7 @@ def open_speech(
     try:
         return made(every)
     except ValueError:  # of a recording in which nothing is heard; reading all is slow, so only now
-        heard = [i for i in every if _is_heard(waves[i])]
+        heard = [i for i in every if is_heard(waves[i])]
         out = [facts["files"][i] for i in sorted({*every} - {*heard})]
         if not out:  # it was something else
             raise

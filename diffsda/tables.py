@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 
 import matplotlib.dates as mdates
@@ -64,7 +65,7 @@ class Layout:
 
     time: str = ""  # column of dates or numbers; none: rows are equal steps
     date_format: str = ""  # of the dates, as %d/%m/%Y %H:%M; none: as 2024-01-31 13:00, or guessed
-    group: str = ""  # column that says whose row it is; none: all rows belong together
+    group: str = ""  # column that says whose row it is, by its text: 7 is "7"; none: all rows belong together
     values: tuple = ()  # columns to model; none named: all columns of numbers
     leave_out: tuple = ()  # columns of numbers that are not to be modelled
     bin: str = ""  # width of a step, as 1h, for irregular times: averages inside, holes if empty
@@ -76,14 +77,20 @@ class Layout:
             columns = getattr(self, name)
             if isinstance(columns, str):
                 raise ValueError(f"{name} must be a tuple, got {columns!r}; add a comma: ('a',)")
-            object.__setattr__(self, name, tuple(columns))
-        both = sorted(set(self.values) & set(self.leave_out))
-        if both:
-            raise ValueError(f"{both[0]!r} is in values and in leave_out; take it out of one")
+            object.__setattr__(self, name, tuple(map(str, columns)))  # of an array they are numbers
+        for name in ("time", "group"):
+            column = getattr(self, name)
+            object.__setattr__(self, name, "" if column is None else str(column))
+        others = {"leave_out": self.leave_out, "time": (self.time,), "group": (self.group,)}
+        for name, columns in others.items():
+            both = sorted(set(self.values) & set(columns))
+            if both:
+                raise ValueError(f"{both[0]!r} is in values and in {name}; take it out of one")
         for name in ("window", "stride"):
             size = getattr(self, name)
-            if not isinstance(size, int) or size < 0:
+            if not isinstance(size, Integral) or size < 0:
                 raise ValueError(f"{name} must be a number of steps, 0 or more, got {size!r}")
+            object.__setattr__(self, name, int(size))  # JSON takes none of numpy's
         if self.stride and not self.window:
             raise ValueError(f"stride {self.stride} needs a window; give both, or neither")
         if self.bin and not self.time:
@@ -94,7 +101,16 @@ def _row(i: int) -> str:
     return f"row {i} (the first is 0; line {i + 2} of a CSV file)"
 
 
+def _timely(column: pd.Series) -> bool:
+    "Whether a column holds dates, durations or periods, which pandas makes huge whole numbers of."
+    return column.dtype.kind in "mM" or isinstance(column.dtype, pd.PeriodDtype)
+
+
 def _numbers(table: pd.DataFrame, column: str) -> np.ndarray:  # (T,) float32, NaN where missing
+    if _timely(table[column]):
+        raise ValueError(
+            f"column {column!r} holds {table[column].dtype}, expected numbers; of durations make them: .dt.total_seconds()"
+        )
     numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(np.float32, na_value=np.nan)
     wrong = np.isinf(numbers) | (np.isnan(numbers) & table[column].notna().to_numpy())
     if wrong.any():
@@ -112,13 +128,15 @@ def value_columns(
     "The names of the columns to model. Raises ValueError if one that the layout names is not there, or if there is none."
     for name in filter(None, (layout.time, layout.group, *layout.values, *layout.leave_out)):
         if name not in table:
-            raise ValueError(f"the table has no column {name!r}; {nearest(name, table)}")
+            inside = name in table.index.names
+            hint = "make one of its index: table.reset_index()" if inside else nearest(name, table)
+            raise ValueError(f"the table has no column {name!r}; {hint}")
     free = [n for n in table if n not in (layout.time, layout.group, *layout.leave_out)]
 
     def numeric(name: str) -> bool:
         column = table[name]
-        if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column):
-            return pd.api.types.is_numeric_dtype(column)
+        if pd.api.types.is_numeric_dtype(column) or _timely(column):
+            return not _timely(column)
         return pd.to_numeric(column, errors="coerce").notna().any()
 
     chosen = list(layout.values) or [name for name in free if numeric(name)]
@@ -218,7 +236,7 @@ def _check_order(times: np.ndarray, rows: np.ndarray, layout: Layout):
                 f"the time of row {rows[i]}, {_when(times[i])}; {remedy}{named}"
             )
 
-
+# %% ../nbs/41_tables.ipynb #tables-records
 def records(
     table: pd.DataFrame,
     layout: Layout,
@@ -232,13 +250,19 @@ def records(
     codes, names = np.zeros(len(table), int), ["all"]
     if layout.group:
         codes, names = pd.factorize(table[layout.group])
+        names = list(map(str, names))
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(
+                f"column {layout.group!r} has {twice} as a number and as text; make all of it text: .astype(str)"
+            )
         if (codes < 0).any():
             raise ValueError(
                 f"column {layout.group!r}, {_row((codes < 0).argmax())} names no group; fill it in (NA, None and null count as empty)"
             )
     found = []
     by_group = np.argsort(codes, kind="stable")
-    for name, rows in zip(map(str, names), np.split(by_group, np.bincount(codes).cumsum()[:-1])):
+    for name, rows in zip(names, np.split(by_group, np.bincount(codes).cumsum()[:-1])):
         if np.isnan(values[rows]).all():
             raise ValueError(
                 f"group {name!r} has no value in any of {', '.join(columns)}; leave its rows out"
@@ -317,7 +341,7 @@ def check_regular(found: list, layout: Layout):
             raise ValueError(
                 f"column {layout.time!r}, group {record.group!r}: after {_when(record.times[i])} comes "
                 f"{_when(record.times[i + 1])}, where the usual step is {width}; to average inside steps "
-                f'of one width and leave gaps empty, add bin="{width}"'
+                f'of one width and leave gaps empty, add bin="{width}"; if rows are equal steps as they are (months, working days), leave time out'
             )
 
 # %% ../nbs/41_tables.ipynb #eab1935d
@@ -325,12 +349,12 @@ def read_table(
     path: str | Path,
     **options,  # of pandas.read_csv
 ):  # a data frame, an array, or a dict of arrays
-    """What a .csv, .parquet, .npy or .npz file holds; several arrays are sequences by name. A nameless first column that counts the rows is no column.
+    """What a .csv, .parquet, .npy or .npz file holds; several arrays are sequences by name. A nameless first column of whole numbers, which is the index that `to_csv` writes, is no column.
 
     Raises ValueError if it cannot be read."""
     path = Path(path)
     readers = {
-        ".csv": partial(pd.read_csv, **options),
+        ".csv": partial(pd.read_csv, index_col=False, **options),  # rows may end in a comma
         ".parquet": pd.read_parquet,
         ".npy": np.load,
         ".npz": np.load,
@@ -341,7 +365,10 @@ def read_table(
         others = [file.name for file in path.parent.glob(f"*{path.suffix}")]
         raise ValueError(f"there is no file {path}; {nearest(path.name, others)}")
     try:
-        held = readers[path.suffix.lower()](path)
+        with warnings.catch_warnings(record=True) as lost:
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", pd.errors.ParserWarning)  # of cells without a column
+            held = readers[path.suffix.lower()](path)
         if path.suffix.lower() == ".npz":
             held = dict(held)
             held = held if len(held) > 1 else next(iter(held.values()))
@@ -356,8 +383,12 @@ def read_table(
             f"{path} has one column, {held.columns[0]!r}: its values stand between semicolons; save it with commas between "
             "values and a point in numbers, or hand over pandas.read_csv(path, sep=';', decimal=',')"
         )
+    if lost:
+        raise ValueError(
+            f"{path} has rows with more cells than its header, {', '.join(held)}, has names; name every column"
+        )
     if isinstance(held, pd.DataFrame) and str(held.columns[0]) == "Unnamed: 0":
-        if held.iloc[:, 0].tolist() == list(range(len(held))):  # the index that to_csv writes
+        if held.dtypes.iloc[0].kind == "i":
             held = held.iloc[:, 1:]
     return held
 
@@ -370,12 +401,11 @@ def as_frame(
     if isinstance(table, str | Path):
         table = read_table(table, dtype={layout.group: str})  # 0012 is a name
     if isinstance(table, pd.DataFrame):
+        table = table.rename(columns=str)
         if not table.columns.is_unique:
             twice = table.columns[table.columns.duplicated()][0]
             raise ValueError(f"two columns are called {twice!r}; rename one")
-        return table.rename(columns=str), layout
-    if layout.group:
-        raise ValueError(f"an array has no column {layout.group!r}: its sequences are its groups")
+        return table, layout
     if not isinstance(table, Mapping | np.ndarray | Tensor | list | tuple):
         raise ValueError(
             f"a table is a data frame, a file, an array, or several arrays, got {type(table).__name__}"
@@ -383,6 +413,13 @@ def as_frame(
     if not isinstance(table, Mapping):
         alone = isinstance(table, np.ndarray | Tensor) and table.ndim == 2
         table = dict(enumerate([table] if alone else table))
+    if any(isinstance(part, pd.DataFrame) for part in table.values()):
+        raise ValueError(
+            "several data frames must become one, with a column that says which is which: "
+            'pandas.concat({"a": first, "b": second}, names=["group"]).reset_index(0), and group="group"'
+        )
+    if layout.group:
+        raise ValueError(f"an array has no column {layout.group!r}: its sequences are its groups")
     parts = {str(name): np.asarray(part, np.float32) for name, part in table.items()}
     shapes = {name: part.shape for name, part in parts.items()}
     widths = {shape[1:] for shape in shapes.values()}
@@ -512,9 +549,10 @@ class Tables(Layout, Adapter):
         tables = []
         for name, times, x in zip(like.names, like.times, frames):
             table = pd.DataFrame(x.numpy(), columns=list(self.values))
-            if self.time:  # new things have no dates
-                table.insert(0, "step" if times.dtype.kind == "i" else self.time, times)
-            if self.group or not like.alone:
+            when = "step" if times.dtype.kind == "i" else self.time  # new things have no dates
+            if self.time and when not in table:
+                table.insert(0, when, times)
+            if (self.group or not like.alone) and self.index[0] not in table:
                 table.insert(0, self.index[0], name)
             tables.append(table)
         return pd.concat(tables, ignore_index=True)

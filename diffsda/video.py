@@ -15,6 +15,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class Clips:
     classes: dict = field(default_factory=dict)  # name -> names of the classes 0, 1, ..
 
     def __post_init__(self):
-        frames, starts = self.frames, np.asarray(self.starts)
+        frames, starts = np.asanyarray(self.frames), np.asarray(self.starts)
         if frames.ndim != 4 or not (
             frames.dtype == np.uint8 or np.issubdtype(frames.dtype, np.floating)
         ):
@@ -61,14 +62,15 @@ class Clips:
         if 0 in frames.shape[1:]:
             raise ValueError(f"a frame without any pixel cannot be seen, got shape {frames.shape}")
         lengths = np.diff(starts)
-        if len(starts) < 2 or starts[0] != 0 or starts[-1] != len(frames) or lengths.min() < 1:
+        ends = len(starts) > 1 and starts[0] == 0 and starts[-1] == len(frames)
+        if not ends or lengths.min() < 1 or starts.dtype.kind not in "iu":
             raise ValueError(
-                f"starts must rise from 0 to {len(frames)}, the number of frames, got {starts[:5].tolist()}.."
+                f"starts must be whole numbers that rise from 0 to {len(frames)}, the number of frames, got {starts[:5].tolist()}.."
             )
         if not self.rate > 0:
             raise ValueError(f"rate must be above 0 frames a second, got {self.rate!r}")
         names = tuple(self.names) or tuple(str(i) for i in range(len(lengths)))
-        if len(set(names)) != len(lengths):
+        if not len(set(names)) == len(names) == len(lengths):
             double = [name for name in names if names.count(name) > 1][:1]
             raise ValueError(
                 f"{len(lengths)} clips need as many different names, got {len(names)}"
@@ -89,6 +91,7 @@ class Clips:
                 if kind == "dynamic" and len(y) == len(names):  # frame by frame
                     labels[name] = whole.repeat_interleave(torch.from_numpy(lengths))
             object.__setattr__(self, kind, labels)
+        object.__setattr__(self, "frames", frames)
         object.__setattr__(self, "starts", starts)
         object.__setattr__(self, "names", names)
 
@@ -149,9 +152,13 @@ def _natural(path: Path) -> list:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.as_posix())]
 
 
+def _is(path: Path, kinds: tuple) -> bool:
+    return path.suffix.lower() in kinds and path.name[0] != "."  # macOS leaves ._0.png beside 0.png
+
+
 def _images(folder: Path):
     "The images of a folder, one by one, in order of name."
-    for path in sorted((p for p in folder.iterdir() if p.suffix.lower() in IMAGES), key=_natural):
+    for path in sorted((p for p in folder.iterdir() if _is(p, IMAGES)), key=_natural):
         try:
             with Image.open(path) as image:
                 image.load()
@@ -238,15 +245,19 @@ def read_clip(
     path,  # a video file, or a folder of images
     size: int
     | None = None,  # side of the square that is kept, scaled to this; None: frames as they are
-    to_rgb: bool = False,  # grey and transparent frames are converted; else refused
+    to_rgb: bool = False,  # grey frames are converted, transparent ones laid over black; else refused
 ) -> np.ndarray:  # (V, 3, H, W) uint8
-    "One clip. Raises ValueError, naming the file, if it is missing, empty, broken, or its frames differ in size or are not RGB."
+    "One clip. Raises ValueError, naming the file, if it is missing, empty, broken, or its frames differ in size, are not RGB or have more than 8 bits."
     path, frames, came = Path(path), [], None
     if not path.exists():
         raise ValueError(f"{path} does not exist; look at its spelling")
     for i, image in enumerate(_images(path) if path.is_dir() else _film(path)):
         name = getattr(image, "filename", "") or f"{path}, frame {i}"
         ImageOps.exif_transpose(image, in_place=True)  # cameras turn the page, not the picture
+        if image.mode[0] in "IF":  # which Pillow makes white
+            raise ValueError(
+                f"{name} has pixels of type {image.mode}, expected 8 bits; bring them to 0..255 and save it again"
+            )
         if image.mode != "RGB" and not to_rgb:
             raise ValueError(
                 f"{name} is {image.mode}, expected RGB; convert it, or pass to_rgb=True"
@@ -257,8 +268,13 @@ def read_clip(
                 f"{name} is {image.size[0]} x {image.size[1]}, the frames before it {came[0]} x {came[1]}; "
                 "all frames of a clip must have one size"
             )
+        if image.has_transparency_data:
+            black = Image.new("RGBA", image.size, "black")
+            image = Image.alpha_composite(black, image.convert("RGBA"))
         image = image.convert("RGB")
-        frames.append(np.asarray(ImageOps.fit(image, (size, size)) if size else image))
+        if size:  # each pixel the mean of those it covers, as in `reduced`
+            image = ImageOps.fit(image, (size, size), Image.Resampling.BOX)
+        frames.append(np.asarray(image))
     if not frames:
         kinds = ", ".join(IMAGES) if path.is_dir() else "frame"
         raise ValueError(f"{path} holds no {kinds}; name a video file, or a folder of images")
@@ -267,8 +283,8 @@ def read_clip(
 # %% ../nbs/22_video.ipynb #5f22ca79
 def _find(folder: Path) -> list:
     "Video files, and folders of images, below a folder, in order of name."
-    films = {p for p in folder.rglob("*") if p.suffix.lower() in FILMS}
-    images = {p.parent for p in folder.rglob("*") if p.suffix.lower() in IMAGES}
+    films = {p for p in folder.rglob("*") if _is(p, FILMS)}
+    images = {p.parent for p in folder.rglob("*") if _is(p, IMAGES)}
     return sorted(films | images, key=_natural)
 
 
@@ -466,7 +482,7 @@ def string_clips(
     pieces: int = 2,  # clips strung together to one
     seed: int = 0,
 ) -> Clips:
-    """Clips of one owner each, one after the other, in an order drawn from the seed; held in memory.
+    """Clips of one owner each, one after the other, in an order drawn from the seed; held in memory. A static label that changes along any of them is left out.
 
     Raises ValueError for an unknown label, and if no owner has enough clips."""
     if owner not in clips.static:
@@ -481,7 +497,11 @@ def string_clips(
         np.concatenate([clips.frames[part] for part in at]),
         np.append(0, np.cumsum([len(part) for part in at])),
         rate=clips.rate,
-        static={k: y[order[:, 0]] for k, y in clips.static.items()},
+        static={
+            k: y[order[:, 0]]
+            for k, y in clips.static.items()
+            if (y[order] == y[order[:, :1]]).all()
+        },
         dynamic={k: y[frames] for k, y in clips.dynamic.items()},
         classes=clips.classes,
     )
@@ -536,7 +556,7 @@ SMALL = Preset(
 # %% ../nbs/22_video.ipynb #f3c1bea0
 @dataclass(frozen=True)
 class Films(Adapter):
-    "From clips to pieces and back; a clip is bytes (T, C, H, W), a film, a folder of images, or one of `Clips`."
+    "From clips to pieces and back; a clip is bytes (T, C, H, W), a film, a folder of images, or one of `Clips`. Raises ValueError for V or stride below 1."
 
     V: int = 8  # frames of a piece
     stride: int = 1  # frames of the clip from one frame of the model's to the next; what it makes has the model's rate
@@ -549,6 +569,12 @@ class Films(Adapter):
     index = ("clip", "seconds")
     ends = (".mp4", ".gif")
 
+    def __post_init__(self):
+        for name in ("V", "stride"):
+            frames = getattr(self, name)
+            if not isinstance(frames, Integral) or frames < 1:
+                raise ValueError(f"{name} must be a number of frames, 1 or more, got {frames!r}")
+
     def read(
         self,
         things,
@@ -557,13 +583,17 @@ class Films(Adapter):
         "Clips of the model's size and rate. Raises ValueError for what is no clip."
         if isinstance(things, str | Path):
             path = Path(things)
-            alone = path.is_file() or any(p.suffix.lower() in IMAGES for p in path.glob("*"))
-            if path.is_dir() and alone and any(p.suffix.lower() in FILMS for p in path.rglob("*")):
+            found = _find(path) if path.is_dir() else [path]
+            alone = path in found
+            if alone and len(found) > 1:
                 raise ValueError(
-                    f"{path} holds films and pictures; move the pictures away, or name the clips to read_clips"
+                    f"{path} holds pictures beside films or folders of pictures; move the pictures away, or name the clips to read_clips"
                 )
             paths = [path] if alone else few and _telling(path) or path
             clips = read_clips(paths, self.size, True, rate=self.rate)
+            if self.stage is None and self.frame[:1] == (1,):  # files hold a grey one as three
+                grey = clips.frames.mean(1, keepdims=True).round().astype(np.uint8)
+                clips = replace(clips, frames=grey)
         elif isinstance(things, Clips):
             clips, alone = things[:1] if few else things, False
             if clips.frames.dtype != np.uint8:

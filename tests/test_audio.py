@@ -79,6 +79,7 @@ def test_a_folder_and_its_speakers(tmp_path):
     for name in ("b_2.wav", "a_1.wav", "a_2.flac"):
         soundfile.write(tmp_path / name, tone().numpy(), RATE)
     (tmp_path / "notes.txt").write_text("not sound")
+    (tmp_path / "._a_1.wav").write_bytes(b"\0\5\x16\7")  # what macOS leaves beside a file
     read = read_recordings(tmp_path, who=lambda path: path.stem[0])
     assert read.names == ("a_1.wav", "a_2.flac", "b_2.wav")
     assert read.labels["speaker"].tolist() == [0, 0, 1] and read.classes == {"speaker": ("a", "b")}
@@ -169,6 +170,34 @@ def test_labels_must_fit():
         )
     with pytest.raises(ValueError, match="as many names"):
         Recordings(two, RATE, ("a",))
+    with pytest.raises(ValueError, match="label 'word' must be told of 2 recordings, got 1"):
+        Recordings(two, RATE, dynamic={"word": [torch.zeros(RATE).long()]})
+
+
+def test_labels_are_lists_arrays_or_tensors():
+    y, at = torch.tensor([1, 0]), torch.arange(2)[:, None].expand(2, RATE)
+    for kind in (torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.clone):
+        two = Recordings([tone()] * 2, RATE, labels={"who": kind(y)}, dynamic={"word": kind(at)})
+        data = Chunks(two, LogMel())[:]
+        assert data.static["who"].tolist() == [1, 1, 0, 0]
+        assert data.dynamic["word"][:, 0].tolist() == [0, 0, 1, 1]
+
+
+def test_whole_numbers_of_32_bits_are_told_what_to_become():
+    with pytest.raises(ValueError, match=r"got torch.int32 \(16000,\); make it floats in -1..1"):
+        Recordings([(2**30 * tone()).int()], RATE)
+    with pytest.raises(ValueError, match=r"\(2, 16000\); average the channels"):
+        Recordings([torch.stack([tone()] * 2)], RATE)
+
+
+def test_excerpts_pass_over_silent_and_clipped_passages():
+    wave, third = noise(9.6), round(2.4 * RATE)
+    wave[:third], wave[third : third + RATE // 4] = 0, 3 * torch.randn(RATE // 4).sign()
+    talk = Recordings([wave.clamp(-1, 1)], RATE, ("talk",))
+    found = Voices().excerpts(talk)
+    assert [part.start for part in found] == ["4.8 s", "7.2 s"]
+    for part in found:
+        Voices().pieces(part.thing)
 
 
 # ---- front ends

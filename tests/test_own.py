@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from makers import hiss, noise_bytes, tone, write_film, write_images
 import diffsda
 from diffsda.audio import Recordings, Voices
 from diffsda.data import Sequences
-from diffsda.own import ADAPTERS, AT_FIT, modality_of, settings_for
+from diffsda.own import ADAPTERS, AT_FIT, modality_of, settings_for, write_whole
 from diffsda.sets import Preset
 from diffsda.tables import Tables, example_table
 from diffsda.video import Clips, Films
@@ -125,6 +126,13 @@ def test_settings_arrive(tmp_path):
     assert Tables(leave_out=("flow",)).fitted(table())[0].values == ("pressure",)
 
 
+def test_numbers_of_numpy_are_settings(tmp_path):
+    numbers = {"V": np.int64(5), "size": np.int64(16), "levels": np.int64(3), "steps": np.int64(1)}
+    model = diffsda.fit(clips, **QUICK | numbers | {"lowest": np.float32(0.5)})
+    model.save(tmp_path)  # in JSON
+    assert diffsda.load(tmp_path).sampling == {"steps": 3, "lowest": 0.5}
+
+
 def changed(value):
     "Another one of its kind."
     if isinstance(value, bool):
@@ -167,11 +175,16 @@ def test_every_field_is_a_setting(kind):
         ("table", {"recipe": "papr"}, "unknown recipe 'papr'; there are .*paper"),
         ("table", {"steps": 0}, "steps must be"),
         ("table", {"lr": -1.0}, "lr"),
+        ("table", {"levels": 1}, "levels must be 2 or more, .* got 1 and"),
+        ("clips", {"lowest": 100.0}, "lowest above 0 and below 80, got 2 and 100"),
         ("table", {"stride": 3}, "stride 3 needs a window"),
         ("table", {"values": ("flow",), "leave_out": ("flow",)}, "'flow' is in values and in leave_out"),
         ("table", {"modality": "tables"}, "unknown modality 'tables'; there are table, clips"),
         ("clips", {"size": 18, "V": 4}, "multiples of 16"),
         ("clips", {"V": 7}, "has 5 frames, but a window needs 7.*smaller V"),
+        ("clips", {"V": 4.0}, "V must be a number of frames, 1 or more, got 4.0"),
+        ("clips", {"stride": 0}, "stride must be a number of frames, 1 or more, got 0"),
+        ("recordings", {"hop": -1}, "hop must be a number of samples, 0 or more, got -1"),
         ("recordings", {"seconds": 3.0}, "chunks of 3 s are longer than the longest"),
         ("recordings", {"modality": "clips"}, r"bytes \(T, C, H, W\), got Recordings"),
         ("table", {"modality": "recordings"}, "wave .*got DataFrame"),
@@ -253,6 +266,11 @@ def test_bad_sources_are_refused_and_nothing_is_written(case, tmp_path):
         (None, "got NoneType"),
         (np.zeros((2, 3, 4, 5)), r"shape \(2, 3, 4, 5\) and float64 may be many things"),
         (np.zeros(9), r"shape \(9,\)"),
+        (np.zeros((9, 16, 16), np.uint8), r"\(9, 16, 16\) and uint8 .* a grey one as x\[:, None\]"),
+        (
+            ["a.wav", Path("b.wav")],
+            r"a list of files is no source; name their folder, .*read_clips",
+        ),
     ],
 )
 def test_what_cannot_be_told_apart(thing, message):
@@ -346,3 +364,10 @@ else:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_files_beside_an_output_stay_but_for_unfinished_ones(tmp_path):
+    for name in (".2023.results.csv", ".unfinished-7.results.csv"):
+        (tmp_path / name).write_text("half")
+    write_whole(lambda fresh: fresh.write_text("whole"), tmp_path / "results.csv")
+    assert {path.name for path in tmp_path.iterdir()} == {".2023.results.csv", "results.csv"}

@@ -105,6 +105,8 @@ def test_unknown_names():
         load_scenes("sprite", FOUR)
     with pytest.raises(ValueError, match=r"prepare\.py mug"):
         load_scenes("mug", FOUR, "nowhere")
+    with pytest.raises(ValueError, match=r"needs windows \(V, stride\), got None"):
+        load_scenes("mug", replace(FOUR, windows=None))
 
 
 def test_digits_need_no_file():
@@ -169,6 +171,8 @@ def test_frames_become_latents_once(tmp_path):
     again = load_scenes("grid", replace(FOUR, windows=(2, 1)), tmp_path, stage)
     assert kept.stat().st_mtime_ns == written
     assert torch.equal(first.test[:].x, again.test[:].x)
+    small = load_scenes("grid", replace(FOUR, windows=(2, 1), size=8), tmp_path, stage)
+    assert small.train[:1].frame == (4, 1, 1) and len([*tmp_path.glob("grid*-*")]) == 2
 
 
 def test_who_is_asked_about_where_a_test_part_has_people_of_the_training(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,6 +47,8 @@ def test_parts_depend_on_names_not_on_their_order_or_type():
     turned = np.array(names)[::-1]
     for a, b in zip(by_group(names), by_group(turned)):
         assert {names[i] for i in a} == set(turned[b])
+    numbers = torch.arange(60) % 17
+    assert all(map(np.array_equal, by_group(numbers), by_group(numbers.tolist())))
 
 
 def test_an_order_says_who_tests():

@@ -130,6 +130,29 @@ def test_bins_are_means_of_what_falls_into_them(minutes, width):
     assert np.array_equal(got["number"], got["date"], equal_nan=True)
 
 
+def test_dates_durations_and_periods_are_no_numbers(table):
+    timely = {
+        "when": table["date"],
+        "zoned": table["date"].dt.tz_localize("UTC"),
+        "since": (table["date"] - table["date"][0]).where(table.index != 3),
+        "day": table["date"].dt.to_period("D"),
+    }
+    adapter, told = DAYS.fitted(table.assign(**timely))
+    assert adapter.values == ("flow", "pressure")
+    assert told == ("columns without numbers are left out: when, zoned, since, day",)
+
+
+def test_columns_may_be_called_by_numbers():
+    rows = np.random.default_rng(0).standard_normal((12, 3))
+    held = pd.DataFrame(rows)
+    assert sequences(held, Layout(values=(2, 0))).x.shape == (1, 12, 2)
+    assert sequences(held, Layout(leave_out=(0,))).x.shape == (1, 12, 2)
+    held[3] = np.repeat([4, 5], 6)
+    pieces = cut(held, Layout(group=3, window=np.int64(6)))
+    assert pieces.names == ("4", "5") and pieces.data.x.shape == (2, 6, 3)
+    assert Layout(time=None, group=None) == Layout()
+
+
 def test_times_with_a_zone_are_put_in_utc():
     zoned = pd.DataFrame({"t": ["2024-01-01T01:00+01:00", "2024-01-01T01:00+00:00"], "a": [1.0, 2]})
     assert cut(zoned, Layout(time="t")).times[0][0] == np.datetime64("2024-01-01T00:00")
@@ -224,7 +247,7 @@ WRONG = {
     "unsorted": (lambda t: t[::-1], {}, "row 1 .*comes before .*row 0.*sort_values"),
     "twice": (lambda t: pd.concat([t[:1], t]), {}, "row 1 .*repeats .*keep one of the two"),
     "groups unnamed": (lambda t: t, {"group": ""}, "name the column: group="),
-    "gap": (lambda t: t.drop(index=[5, 6]), {}, "group 'north': after 2024-01-01 04.* bin=\"1h\""),
+    "gap": (lambda t: t.drop(index=[5, 6]), {}, "group 'north': after 2024-01-01 04.* bin=\"1h\".*months.*leave time out"),
     "no group": (lambda t: changed(t, 4, station=None), {}, "'station', row 4 .*names no group"),
     "silent group": (
         lambda t: t.assign(flow=t["flow"].where(t["station"] != "hill")),
@@ -237,6 +260,17 @@ WRONG = {
     "no rows": (lambda t: t[:0], {}, "the table has no rows"),
     "two names": (lambda t: pd.concat([t, t["flow"]], axis=1), {}, "two columns are called 'flow'"),
     "no width": (lambda t: t, {"bin": "hourly"}, "bin must be a duration such as 1h.*'hourly'"),
+    "date in the index": (lambda t: t.set_index("date"), {}, r"no column 'date'; .*table.reset_index\(\)"),
+    "dates as values": (lambda t: t, {"time": "", "values": ("date",)}, "'date' holds datetime64.*, expected numbers"),
+    "durations as values": (
+        lambda t: t.assign(flow=t["date"] - t["date"][0]), {"values": ("flow",)},
+        "'flow' holds timedelta64.* .dt.total_seconds",
+    ),
+    "one spelling": (
+        lambda t: pd.concat([t.assign(station=7), t.assign(station="7")]), {"time": ""},
+        "'station' has 7 as a number and as text",
+    ),
+    "data frames": (lambda t: {"a": t, "b": t[["date", "pressure", "flow"]]}, {}, "several data frames must become one.*concat"),
     "absurd width": (lambda t: t, {"bin": "1s"}, "group 'north' would have .* steps for 240 rows"),
 }  # fmt: skip
 
@@ -257,6 +291,8 @@ def test_a_bad_table_is_refused_with_place_and_remedy(table, case, tmp_path):
         ({"window": 2.0}, "window must be"),
         ({"stride": 3}, "needs a window"),
         ({"bin": "1h"}, "name their column"),
+        ({"time": "t", "values": ("t", "a")}, "'t' is in values and in time"),
+        ({"group": "g", "values": ("g", "a")}, "'g' is in values and in group"),
     ],
 )
 def test_a_layout_that_cannot_be(layout, message):
@@ -517,9 +553,30 @@ def test_a_gap_as_long_as_a_piece_is_named(table):
 
 def test_a_counter_of_rows_is_no_column(tmp_path):
     table = example_table(days=3)
-    table.to_csv(tmp_path / "t.csv")
-    assert list(tables.read_table(tmp_path / "t.csv")) == list(table)
+    for held in (table, table.drop(index=[3, 7]), pd.concat([table[:9], table[:9]])):
+        held.to_csv(tmp_path / "t.csv")
+        assert list(tables.read_table(tmp_path / "t.csv")) == list(table)
     table.set_index("flow" if "flow" in table else table.columns[-1]).rename_axis(None).to_csv(
         tmp_path / "u.csv"
     )
     assert list(tables.read_table(tmp_path / "u.csv"))[0] == "Unnamed: 0", "numbers are kept"
+
+
+def test_rows_may_end_in_a_comma_but_hold_no_cell_without_a_column(tmp_path):
+    path, rows = tmp_path / "t.csv", [f"2024-01-{i:02},{i},{i / 2}" for i in range(1, 21)]
+    path.write_text("date,flow,pressure\n" + "\n".join(rows))
+    plain = tables.read_table(path)
+    path.write_text("date,flow,pressure\n" + ",\n".join(rows) + ",\n")
+    pd.testing.assert_frame_equal(tables.read_table(path), plain)
+    path.write_text("flow,pressure\n" + "\n".join(rows))  # as R's write.table does
+    with pytest.raises(ValueError, match="more cells than its header, flow, pressure, has names"):
+        tables.read_table(path)
+
+
+def test_columns_may_be_called_as_the_counters_of_new_things():
+    rows = np.random.default_rng(0).standard_normal((48, 2))
+    held = pd.DataFrame(rows, columns=["step", "group"]).assign(t=np.arange(48.0))
+    model = fit(held, Tables(time="t", window=6))
+    assert list(model.reconstruct(held)) == ["t", "step", "group"]
+    model.fit_prior(held, replace(TINY.config, steps=2), progress=False)
+    assert list(model.sample(2)) == ["step", "group"]
