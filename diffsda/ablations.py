@@ -215,7 +215,9 @@ def judged_drawn(
     judge: Judge,
     case: Case,
 ) -> dict:  # metric -> value
-    "How near drawn sequences are to real ones in the judge's features, and how clear and varied their static labels are."
+    "How near drawn sequences, with the holes of real ones, are to these in the judge's features, and how clear and varied their static labels are."
+    if case.asked.observed is not None:
+        drawn = replace(drawn, observed=case.asked.observed[:, : drawn.x.shape[1]])
     apart = frechet_distance(judge.features(case.asked), judge.features(drawn))
     found = {"drawn: Frechet distance": apart}
     for name, p in judge.probabilities(drawn).items():

@@ -128,7 +128,9 @@ def case_of(
     root: str | Path = "..",  # the repository, which holds the prepared sets
     source: str = "",  # a local copy of the public files
 ) -> Case:
-    "A set as runs that ask questions see it. Raises ValueError for an unknown set, and FileNotFoundError if it cannot be prepared."
+    "A set as runs that ask questions see it. Raises ValueError for an unknown set or part, and FileNotFoundError if it cannot be prepared."
+    if part not in ("val", "test"):
+        raise ValueError(f"part must be 'val' or 'test', got {part!r}")
     the_set = known_set(name)
     get_ready(the_set.prepared, source, root)
     preset = the_set.preset(kind)

@@ -15,13 +15,17 @@ import torch
 from torch import Tensor
 
 # %% ../nbs/05_data.ipynb #7e48457f
-def _check_labels(labels: dict, shape: tuple, classes: dict, kind: str):
+def _checked_labels(labels: dict, shape: tuple, classes: dict, kind: str) -> dict:
+    "The labels, those of classes in 64 bits, as all that reads them expects. Raises ValueError if a shape or value does not fit."
+    checked = {}
     for name, y in labels.items():
         if not isinstance(y, Tensor) or tuple(y.shape) != shape:
             came = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
             raise ValueError(f"{kind} label {name!r} must be a tensor of shape {shape}, got {came}")
         if y.is_floating_point():
+            checked[name] = y
             continue
+        checked[name] = y = y.long()
         top = len(classes[name]) if name in classes else math.inf
         if y.numel() and (y.min() < -1 or y.max() >= top):
             raise ValueError(
@@ -29,6 +33,7 @@ def _check_labels(labels: dict, shape: tuple, classes: dict, kind: str):
                 + (f" to {top - 1} ({', '.join(classes[name])})" if top < math.inf else "")
                 + ", and -1 means unknown"
             )
+    return checked
 
 # %% ../nbs/05_data.ipynb #8728a433
 def _check_x(x: Tensor):
@@ -111,9 +116,10 @@ class Sequences:
             raise ValueError(
                 "x holds NaN or infinite values that are not marked missing; pass observed=x.isfinite()"
             )
-        _check_labels(self.static, (B,), self.classes, "static")
-        _check_labels(self.dynamic, (B, V), self.classes, "dynamic")
-        object.__setattr__(self, "x", x)
+        static = _checked_labels(self.static, (B,), self.classes, "static")
+        dynamic = _checked_labels(self.dynamic, (B, V), self.classes, "dynamic")
+        for name, value in {"x": x, "static": static, "dynamic": dynamic}.items():
+            object.__setattr__(self, name, value)
 
     @property
     def frame_mask(self) -> Tensor:  # (B, V) bool

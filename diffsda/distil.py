@@ -24,6 +24,7 @@ from .training import TrainConfig, train
 # %% ../nbs/35_distil.ipynb #d1570010
 def between(
     codes: Factors,  # s (B, s_dim), d (B, V, d_dim)
+    exists: Tensor,  # (B, V) frames that exist
     generator: torch.Generator,
 ) -> Factors:
     "Codes as swaps, walks and morphs ask for them: own, swapped, and on the line through two sequences' codes."
@@ -33,8 +34,9 @@ def between(
     amount, kind = 2 * uniform() - 0.5, (3 * uniform()).long()  # -0.5 to 1.5 of the way
     amount = torch.where(kind < 2, kind.float(), amount)
     step = 0.25 * uniform() * (uniform() < 0.5)
-    lerp = lambda code, rows, t: torch.lerp(code, code[rows], t.view(-1, *[1] * (code.ndim - 1)))
-    return Factors(lerp(codes.s, static, amount), lerp(codes.d, dynamic, step))
+    s = torch.lerp(codes.s, codes.s[static], amount[:, None])
+    step = step[:, None] * exists[dynamic]  # a frame that the other lacks has no code
+    return Factors(s, torch.lerp(codes.d, codes.d[dynamic], step[..., None]))
 
 # %% ../nbs/35_distil.ipynb #d1570012
 @dataclass(frozen=True, eq=False)
@@ -82,10 +84,11 @@ class Lessons:
         parts = []
         for part in progress_bar(rows.split(256), "lessons", leave=False, delay=2):
             batch = data[part]
-            codes = between(teacher.encode(batch).map(Tensor.cpu), g)
+            exists = batch.frame_mask.cpu()
+            codes = between(teacher.encode(batch).map(Tensor.cpu), exists, g)
             noise = torch.randn(batch.x.shape, generator=g)
             made = teacher.decode(codes, noise, **sampling)
-            parts.append((*codes, noise, made, batch.frame_mask.cpu()))
+            parts.append((*codes, noise, made, exists))
         s, d, *rest = map(torch.cat, zip(*parts))
         return Lessons(Factors(s, d), *rest)
 
@@ -116,7 +119,7 @@ DISTIL = TrainConfig(steps=2000, batch=64, lr=2e-3, warmup=30, ema=0.99)
 def distilled(
     model: DiffSDA,
     data,  # normalised sequences to take codes from: len(data), data[rows]
-    steps: int = DISTIL.steps,  # of the student's training
+    steps: int | None = None,  # of the student's training; None: those of `config`
     *,
     lessons: int = 4000,  # sequences that the model makes first, 63 calls for each
     config: TrainConfig = DISTIL,
@@ -128,7 +131,7 @@ def distilled(
 
     With a folder it goes on where it was stopped; the lessons are made again. Raises ValueError as `train`."""
     check_sizes(lessons=lessons)
-    config = replace(config, steps=steps)
+    config = config if steps is None else replace(config, steps=steps)
     student = Rebuildable.build(model.decoder.recipe() | {"dropout": 0.0})  # nothing to guess
     student.load_state_dict(model.decoder.state_dict())
     book = Lessons.of(model, data, lessons, config.seed, **sampling or {})

@@ -6,7 +6,7 @@
 __all__ = ['LOWEST', 'LEAST', 'reconstruction_errors', 'swap_all', 'sampling_sweep', 'Directions', 'traverse', 'NamedFactors']
 
 # %% ../nbs/15_explore.ipynb #9f2cc6a2
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
@@ -42,6 +42,9 @@ def swap_all(
     "Every static code with every dynamic one."
     r, c = len(statics), len(dynamics)
     rows, columns = torch.arange(r).repeat_interleave(c), torch.arange(c).repeat(r)
+    if isinstance(x_T, str) and x_T == "dynamic":  # inverted once, and not anew for each s
+        levels = {k: sampling[k] for k in ("steps", "lowest") if k in sampling}
+        x_T = model.invert(dynamics, **levels)[columns]
     return model.swap(statics[rows], dynamics[columns], x_T, **sampling).x.unflatten(0, (r, c))
 
 # %% ../nbs/15_explore.ipynb #6eb7a231
@@ -60,7 +63,7 @@ def sampling_sweep(
 
     `error` is the mean squared one of reconstructions from fresh noise; `static` and `dynamic` are percent of swaps that carry
     the label of the right donor, the worst label of each kind; `frechet` is the distance of the judge's features of
-    reconstructions to those of the data. Raises ValueError for an odd number of sequences."""
+    reconstructions to those of the data, both with its holes. Raises ValueError for an odd number of sequences."""
     if len(data) < 4 or len(data) % 2:
         raise ValueError(f"data must be an even number of sequences, at least 4, got {len(data)}")
     half = len(data) // 2
@@ -69,10 +72,10 @@ def sampling_sweep(
     real, rows = judge.features(data), {}
     for levels, lowest in pairs:
         how = {"steps": levels, "lowest": lowest, "guidance": guidance}
-        made = model.reconstruct(data, noise, **how)
-        carried = who_carries(
-            judge, model.swap(statics, dynamics, noise[half:], **how), statics, dynamics
-        )
+        made = replace(model.reconstruct(data, noise, **how), observed=data.observed)
+        swapped = model.swap(statics, dynamics, noise[half:], **how)
+        swapped = replace(swapped, observed=dynamics.observed)
+        carried = who_carries(judge, swapped, statics, dynamics)
         worst = {
             kind: carried[carried.kind == kind][f"from_{kind[0]}"].min()
             for kind in ("static", "dynamic")

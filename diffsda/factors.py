@@ -41,6 +41,8 @@ def directions(
         return Directions(mean, std, every.axes[:count], every.share[:count])
     z = ((codes - mean) / std).double().numpy()
     if kind == "ICA":
+        varying = int((every.share > 1e-6).sum())  # there are no more sources than that
+        count = max(1, min(count, varying))
         found = FastICA(count, whiten="unit-variance", random_state=seed, max_iter=1000, tol=1e-3)
         axes = found.fit(z).mixing_.T  # each source has unit variance
     elif kind == "sparse":

@@ -74,8 +74,9 @@ class Judge(nn.Module):
             nn.GRU(hidden, hidden, batch_first=True, bidirectional=True) if recurrent else None
         )
         width = 2 * hidden if recurrent else hidden
-        self.static = nn.ModuleDict({k: nn.Linear(width, max(1, n)) for k, n in static.items()})
-        self.dynamic = nn.ModuleDict({k: nn.Linear(width, max(1, n)) for k, n in dynamic.items()})
+        self.names = (*static, *dynamic)  # a ModuleDict would refuse some, as "type" and "Temp.max"
+        heads = lambda sizes: nn.ModuleList(nn.Linear(width, max(1, n)) for n in sizes.values())
+        self.static, self.dynamic = heads(static), heads(dynamic)
 
     def _read(self, data: Sequences) -> tuple[Tensor, Tensor]:  # (B, V, width), (B, width)
         "What it sees in each frame, and in the whole sequence: the mean over the frames that exist."
@@ -92,9 +93,8 @@ class Judge(nn.Module):
 
     def forward(self, data: Sequences) -> dict:  # name -> (B, K) or (B, V, K); K = 1 for quantities
         h, whole = self._read(data)
-        return {k: head(whole) for k, head in self.static.items()} | {
-            k: head(h) for k, head in self.dynamic.items()
-        }
+        answers = [head(whole) for head in self.static] + [head(h) for head in self.dynamic]
+        return dict(zip(self.names, answers))
 
     def errors(self, data: Sequences) -> dict:
         "name -> (per-entry loss, whether the label is known): cross-entropy for classes, squared error for quantities."
@@ -155,8 +155,11 @@ def batches(data, size: int = 128):
 
 
 def label_of(data: Sequences, name: str) -> tuple[Tensor, Tensor]:
-    "A label, and where it is known and belongs to a frame that exists."
-    y = data.static[name] if name in data.static else data.dynamic[name]
+    "A label, and where it is known and belongs to a frame that exists. Raises ValueError if there is none of that name."
+    labels = data.dynamic | data.static
+    if name not in labels:
+        raise ValueError(f"no label {name!r}; these sequences have {', '.join(labels) or 'none'}")
+    y = labels[name]
     known = y.isfinite() if y.is_floating_point() else y >= 0
     return y, known if name in data.static else known & data.frame_mask
 
@@ -257,7 +260,8 @@ def who_carries(
         row | {donor: percent(row[donor]) for donor in ("from_s", "from_d")}
         for row in pairs.values()
     ]
-    return pd.DataFrame(rows, index=pd.Index(list(pairs), name="label"))
+    columns = ["kind", "from_s", "from_d", "pairs"]
+    return pd.DataFrame(rows, pd.Index(list(pairs), name="label"), columns)
 
 # %% ../nbs/12_judges.ipynb #f4cfee24
 def discriminative_score(
@@ -310,7 +314,7 @@ class Entropies(NamedTuple):
 
 def entropies(p: Tensor) -> Entropies:  # p (n, classes), rows sum to 1
     "Entropies of a judge's probabilities over a class-balanced set of outputs."
-    if p.ndim != 2 or not torch.allclose(p.sum(1), torch.ones(len(p), dtype=p.dtype), atol=1e-4):
+    if p.ndim != 2 or not torch.allclose(p.sum(1), p.new_ones(len(p)), atol=1e-4):
         raise ValueError(
             f"p must be (n, classes) with rows that sum to 1, got shape {tuple(p.shape)}"
         )
@@ -326,7 +330,7 @@ def balanced_rows(
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed)).to(y.device)
     classes, counts = y.unique(return_counts=True)
     rows = [order[y[order] == k][: counts.min()] for k in classes]
-    return torch.cat(rows).sort().values
+    return torch.cat([order[:0], *rows]).sort().values
 
 # %% ../nbs/12_judges.ipynb #3b70fc53
 def kept_and_drawn(
@@ -376,12 +380,14 @@ def frechet_distance(
     a: Tensor,  # (n, k) features of real sequences
     b: Tensor,  # (m, k) features of generated ones
 ) -> float:
-    "The Fréchet distance of two Gaussians fitted to features (Heusel et al. 2017, eq. 6). Raises ValueError for other shapes."
+    "The Fréchet distance of two Gaussians fitted to features (Heusel et al. 2017, eq. 6). Raises ValueError for other shapes, and if a feature is not finite."
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ValueError(
             "features must be (n, k) and (m, k), two rows of each at least, "
             f"got {tuple(a.shape)} and {tuple(b.shape)}"
         )
+    if not (a.isfinite().all() and b.isfinite().all()):
+        raise ValueError("features hold values that are not finite; has the model come apart?")
     a, b = a.double(), b.double()
     cov_a, cov_b = a.T.cov().reshape(a.shape[1], -1), b.T.cov().reshape(a.shape[1], -1)
     values, vectors = torch.linalg.eigh(cov_a)

@@ -641,6 +641,7 @@ class Method:
     )  # (preset, data) -> (model, batch) -> LossSum; None: it has `fit`, and no steps
     source: str = ""  # where the equations are from
     exact: bool = False  # trained in float32: what it decides by does not bear rounding
+    looks: bool = False  # the loss looks at values, so that a GPU cannot record its steps (`graph`)
 
 
 _counted = lambda loss: (
@@ -655,11 +656,11 @@ METHODS = {
     "ours, paper": Method(_ours("paper"), _denoising, "arXiv 2510.05717"),
     "frame-wise": Method(_frame_by_frame, _denoising, "from memory"),
     "DSVAE": Method(_vae(DSVAE), _plain(dsvae_loss), "arXiv 1803.02991"),
-    "C-DSVAE": Method(_vae(OneReader), _counted(cdsvae_loss), "arXiv 2110.12091"),
-    "SPYL": Method(_vae(SPYL), _counted(spyl_loss), "arXiv 2305.15924"),
+    "C-DSVAE": Method(_vae(OneReader), _counted(cdsvae_loss), "arXiv 2110.12091", looks=True),
+    "SPYL": Method(_vae(SPYL), _counted(spyl_loss), "arXiv 2305.15924", looks=True),
     "DBSE": Method(_vae(DBSE), _plain(dbse_loss), "arXiv 2406.18131"),
-    "SKD": Method(_skd, _plain(skd_loss), "arXiv 2303.17264", exact=True),
-    "supervised": Method(_supervised, _plain(supervised_loss)),
+    "SKD": Method(_skd, _plain(skd_loss), "arXiv 2303.17264", exact=True, looks=True),
+    "supervised": Method(_supervised, _plain(supervised_loss), looks=True),
     "PCA": Method(lambda p, data: lambda _: PrincipalCodes(data[:1].frame, p.s_dim, p.d_dim), None),
     "random codes": Method(
         lambda p, data: lambda _: RandomCodes(data[:1].frame, p.s_dim, p.d_dim), None
@@ -720,13 +721,16 @@ def fit_method(
     **options,  # of train: folder, callbacks, progress
 ) -> tuple[nn.Module, list]:  # and the history of its training, empty where nothing is trained
     "A method trained on a set with a preset's sizes, steps and seed. Raises ValueError for an unknown name."
-    if name in METHODS and METHODS[name].loss is None:
+    method = METHODS.get(name)  # None: `make_method` says so
+    if method and method.loss is None:
         few = data[np.linspace(0, len(data) - 1, min(len(data), 4000)).astype(int).tolist()]
         return make_method(name, preset, data).fit(few), []
     make = lambda preset, frame: make_method(name, preset, data)
-    loss = METHODS[name].loss(preset, data) if name in METHODS else None
-    if name in METHODS and METHODS[name].exact:
-        preset = replace(preset, config=replace(preset.config, precision="fp32", graph=False))
+    loss = method.loss(preset, data) if method else None
+    if method and method.exact:
+        preset = replace(preset, config=replace(preset.config, precision="fp32"))
+    if method and method.looks:
+        preset = replace(preset, config=replace(preset.config, graph=False))
     return fit_network(data, preset, make=make, loss=loss, **options)
 
 

@@ -111,6 +111,9 @@ def leakage(
         codes_as_sequences(factors, data),
         codes_as_sequences(test_factors, test),
     )
+    for name in (*train_codes["s"].static, *train_codes["s"].dynamic):
+        if not label_of(test_codes["s"], name)[1].any():
+            raise ValueError(f"label {name!r} is unknown for every test sequence; drop it")
     strong = {
         code: _strong_probe(train_codes[code], test_codes[code], config, seed) for code in "sd"
     }
@@ -280,6 +283,9 @@ def code_scores(
         "per frame": CodeTable.per_frame,
     }.items():
         table, other = make(factors, data), make(test_factors, test)
+        tell = lambda table, name: name in table.labels and len(np.unique(table.known(name)[1]))
+        names = [k for k in table.labels if tell(table, k) > 1 and tell(other, k)]
+        table, other = (t._replace(labels={k: t.labels[k] for k in names}) for t in (table, other))
         if len(table.labels) >= 2 and (name == "per sequence" or data.dynamic):
             found = dci(table, other, seed)
             scores = (sap(table, other), mig(other))

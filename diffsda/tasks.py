@@ -84,15 +84,15 @@ class OutcomeReader(nn.Module):
 
 
 class FrameReader(nn.Module):
-    "A quantity in every block of ten frames, the mean of what single frames say; unit scale."
+    "A quantity in every block of ten frames, the mean of what single frames say; in the scale it was taught."
 
-    def __init__(self, s_dim: int, d_dim: int):
+    def __init__(self, s_dim: int, d_dim: int, rectified: bool = False):  # as in Protocol
         super().__init__()
         self.norm = nn.BatchNorm1d(s_dim + d_dim)
         self.layers = nn.Sequential(
             *(nn.Linear(s_dim + d_dim, 32), nn.LeakyReLU()),
             *(nn.Linear(32, 8), nn.LeakyReLU()),
-            *(nn.Linear(8, 1), nn.LeakyReLU()),
+            *(nn.Linear(8, 1), nn.LeakyReLU() if rectified else nn.Identity()),
         )
 
     def forward(self, factors: Factors, lengths: Tensor) -> Tensor:  # (B, V // 10)
@@ -115,6 +115,7 @@ class Protocol:
     mismatched: bool = False  # B1: training labels in another order than their sequences
     early: bool = False  # B3: the outcome is read at a quarter of the sequence
     continued: bool = False  # B9: runs go on with one reader; mean of batch means
+    rectified: bool = False  # the paper's reader of quantities: own unit, LeakyReLU at the end
     slow: bool = False  # class reader at the representation's rate, on raw codes
     runs: int = 3  # readers trained
     batch: int = 30  # sequences in a batch, in training and in `continued` scoring
@@ -151,9 +152,13 @@ def fit_reader(
     batch: int = 30,
     lr: float = 1e-3,
     mismatched: bool = False,  # fault B1
-    seed: int = 0,
+    seed: int = 0,  # of the order; a reader with dropout draws from torch's own numbers
 ):
-    "Trains a reader with Adam, gradients clipped to norm 1."
+    "Trains a reader with Adam, gradients clipped to norm 1. Raises ValueError if there is no batch of two."
+    if min(batch, len(data)) < 2:
+        raise ValueError(
+            f"a batch must hold two sequences at least, got batch={batch} of {len(data)} training sequence(s)"
+        )
     parameters = [p for p in reader.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(parameters, lr)
     generator = torch.Generator().manual_seed(seed)
@@ -181,12 +186,16 @@ def fit_reader(
 
 # %% ../nbs/18_tasks.ipynb #20320798
 def _known(part: Coded, label: str) -> Coded:
-    "The sequences whose label is known."
+    "The sequences whose label is known. Raises ValueError if there is none."
     if label not in part.data.static:
         raise ValueError(
             f"no static label {label!r}; there are {', '.join(part.data.static) or 'none'}"
         )
     rows = (part.data.static[label] >= 0).nonzero()[:, 0]
+    if len(rows) == 0:
+        raise ValueError(
+            f"static label {label!r} is unknown for all {len(part.data)} sequences of a part; bring some that have it"
+        )
     return Coded(part.factors.map(lambda code: code[rows]), part.data[rows])
 
 
@@ -205,7 +214,7 @@ def _readers(make: Callable, protocol: Protocol):
     "For each run its number and a reader: a new one, or the former again (fault B9)."
     for run in range(protocol.runs):
         if run == 0 or not protocol.continued:
-            torch.manual_seed(run)
+            torch.default_generator.manual_seed(run)
             reader = make()
         yield run, reader
 
@@ -215,6 +224,7 @@ def _answer(reader: nn.Module, part: Coded) -> Tensor:
     return reader.eval()(part.factors, part.data.lengths)
 
 # %% ../nbs/18_tasks.ipynb #343cd39a
+@torch.random.fork_rng(devices=[])  # the caller's numbers are left alone
 def read_class(
     parts: list,  # Coded: training, validation, test
     label: str,  # a static label
@@ -225,7 +235,7 @@ def read_class(
     parts = parts if protocol.slow else _unit(parts)
     train, val, test = parts
     y, y_val, y_test = (part.data.static[label] for part in parts)
-    classes = len(train.data.classes.get(label, ())) or int(y.max()) + 1
+    classes = len(train.data.classes.get(label, ())) or 1 + int(max(y.max(), y_val.max()))
     cross_entropy = nn.functional.cross_entropy
     out, make = [], lambda: ClassReader(train.factors.s.shape[1], classes)
     for run, reader in _readers(make, protocol):
@@ -269,6 +279,7 @@ def ranking(
     return Ranking(float(average_precision_score(label, score)), float(roc_auc_score(label, score)))
 
 # %% ../nbs/18_tasks.ipynb #ea4e8bd5
+@torch.random.fork_rng(devices=[])
 def read_outcome(
     parts: list,  # Coded: training, validation, test
     label: str,  # a static label of two classes
@@ -300,6 +311,22 @@ def read_outcome(
     return out
 
 # %% ../nbs/18_tasks.ipynb #23568109
+def _quantity(part: Coded, label: str) -> Tensor:  # (n, V // 10)
+    "A quantity in blocks of ten frames, NaN where one of them is unknown or does not exist. Raises ValueError if no block is known."
+    quantities = {k: y for k, y in part.data.dynamic.items() if y.is_floating_point()}
+    if label not in quantities:
+        raise ValueError(
+            f"no dynamic quantity {label!r}; there are {', '.join(quantities) or 'none'}"
+        )
+    y = in_blocks(torch.where(part.data.frame_mask, quantities[label], torch.nan))
+    if not y.isfinite().any():
+        raise ValueError(
+            f"no block of ten frames of a part has {label!r} known throughout; bring longer or fuller sequences"
+        )
+    return y
+
+
+@torch.random.fork_rng(devices=[])
 def read_quantity(
     parts: list,  # Coded: training, validation, test
     label: str,  # a dynamic label, a quantity in every frame
@@ -307,15 +334,14 @@ def read_quantity(
 ) -> list:  # mean absolute error in the label's unit, one number for each run
     "How well every frame's `(d, s)` tells a quantity, in means over blocks of ten frames; the last epoch counts."
     train, _, test = parts
-    if label not in train.data.dynamic:
-        raise ValueError(
-            f"no dynamic label {label!r}; there are {', '.join(train.data.dynamic) or 'none'}"
-        )
-    y, y_test = (in_blocks(part.data.dynamic[label]) for part in (train, test))  # NaN: unknown
-    known = y.isfinite()
+    y, y_test = (_quantity(part, label) for part in (train, test))
+    known, mean, std = y.isfinite(), 0.0, 1.0
+    if not protocol.rectified:
+        mean, std = y[known].mean(), y[known].std(correction=0).item() or 1.0
+    y, y_test = (y - mean) / std, (y_test - mean) / std
     sizes = train.factors.s.shape[1], train.factors.d.shape[2]
     out = []
-    for run, reader in _readers(lambda: FrameReader(*sizes), protocol):
+    for run, reader in _readers(lambda: FrameReader(*sizes, protocol.rectified), protocol):
         fit_reader(
             reader,
             _taking(train),
@@ -327,7 +353,7 @@ def read_quantity(
             mismatched=protocol.mismatched,
             seed=run,
         )
-        out.append((_answer(reader, test) - y_test).abs().nanmean().item())
+        out.append(std * (_answer(reader, test) - y_test).abs().nanmean().item())
     return out
 
 # %% ../nbs/18_tasks.ipynb #0718dc02
@@ -349,6 +375,7 @@ class Supervised(nn.Module):
         return torch.cat([self(batch, batch.lengths) for batch in batches])
 
 
+@torch.random.fork_rng(devices=[])
 def train_supervised(
     encoder: nn.Module,  # a fresh SequenceEncoder; trained in place
     reader: nn.Module,  # a fresh reader of its codes
@@ -361,6 +388,7 @@ def train_supervised(
     seed: int = 0,
 ) -> Supervised:
     "Encoder and reader trained together on labels, the epoch chosen by the same loss on validation sequences."
+    torch.default_generator.manual_seed(seed)  # of dropout
     train, val = parts
     both = Supervised(encoder, reader)
     fit_reader(

@@ -55,9 +55,10 @@ def equal_error_rate(
         raise ValueError(
             f"{positives} of {len(same)} pairs are of the same class; EER needs both kinds of pairs"
         )
-    order = np.argsort(-scores)
+    distance = 0.0 - scores  # a float, where minus an unsigned number would wrap
+    order = np.argsort(distance)
     share = np.where(same[order], float(negatives), float(positives))
-    return _crossing(-scores[order], same[order], share)
+    return _crossing(distance[order], same[order], share)
 
 # %% ../nbs/14_verification.ipynb #95f84ffc
 def _directions(
@@ -214,7 +215,9 @@ def verification_eer(
     codes: Tensor,  # (n, k) one per recording
     who: Tensor,  # (n,) whose it is; -1, unknown, is left out
 ) -> float:  # 0..1
-    "The estimate of `verification` alone, without its interval, in bounded memory for many recordings. Raises ValueError as that."
+    """The estimate of `verification` alone, without its interval. Raises ValueError as that.
+
+    In bounded memory for many recordings, unless nearly all pairs are equally alike, to a few parts in 100,000."""
     if len(codes) > MANY:
         return _eer_in_blocks(*_directions(codes, who))
     pairs = _Pairs.of(codes, who)

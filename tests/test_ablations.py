@@ -238,6 +238,14 @@ def test_numbers_of_swaps_and_of_what_is_drawn(case):
     assert set(same) == {"drawn: Frechet distance", "drawn: H(y|x) of who", "drawn: H(y) of who"}
 
 
+def test_what_is_drawn_is_judged_with_the_holes_of_real_sequences(case):
+    seen = torch.rand(case.asked.x.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    seen[:, 0] = True
+    holed = case._replace(asked=replace(case.asked, observed=seen))
+    judge = train_judge(case.learnt, TrainConfig(3, 8, warmup=1))
+    assert judged_drawn(case.asked, judge, holed)["drawn: Frechet distance"] < 1e-4
+
+
 def test_a_run_that_is_stored_is_not_made_again(tmp_path):
     file, run, made = tmp_path / "rows.json", {"data": "bump", "seed": 0}, []
 

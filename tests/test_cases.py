@@ -59,6 +59,8 @@ def test_a_toy_comes_with_its_classes_and_a_set_that_is_none_is_refused():
     assert set(with_classes(mixed, 5).static) == {"who"} and len(with_classes(mixed, 5)) == 5
     with pytest.raises(ValueError, match="unknown set 'rotr'"):
         case_of("rotr")
+    with pytest.raises(ValueError, match="part must be 'val' or 'test', got 'validation'"):
+        case_of("rotor", part="validation")
 
 
 def test_each_voice_teaches_the_judge_and_is_asked_about():

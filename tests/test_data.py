@@ -227,6 +227,14 @@ def test_unknown_labels_are_welcome():
     assert data.static["who"][0] == -1
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_classes_of_any_whole_numbers_are_held_in_64_bits(dtype):
+    who = torch.tensor([0, 1], dtype=dtype)
+    data = Sequences(X, static={"who": who}, dynamic={"what": who[:, None].expand(X.shape[:2])})
+    assert data.static["who"].dtype == data.dynamic["what"].dtype == torch.int64
+    assert data.static["who"].tolist() == [0, 1]
+
+
 def test_what_padding_and_holes_held_does_not_matter():
     x = torch.randn(2, 4, 3)
     observed = SOME.clone()

@@ -150,6 +150,16 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights(tmp_path):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("steps, made", [(None, 3), (2, 2)])
+def test_steps_are_those_of_the_configuration_unless_given(steps, made):
+    seen, options = [], QUICK | {"lessons": 8}
+    config = TrainConfig(3, 8, warmup=0, log_every=1)
+    callbacks = (lambda record: seen.append(record["step"]),)
+    data = Sequences(torch.randn(8, 5, 2, 3))
+    distilled(small(), data, steps, config=config, callbacks=callbacks, **options)
+    assert len(seen) == made
+
+
 @pytest.mark.parametrize("steps, lessons, says", [(0, 4, "steps"), (2, 0, "lessons")])
 def test_a_student_that_cannot_learn_is_refused_before_work(steps, lessons, says, monkeypatch):
     monkeypatch.setattr(Lessons, "of", lambda *args, **options: pytest.fail("work began"))
@@ -177,7 +187,8 @@ def test_lessons_are_decided_by_their_seed_and_are_what_the_teacher_makes():
 
 def test_codes_between_lie_on_lines_through_two_sequences():
     codes = Factors(torch.randn(300, 4), torch.randn(300, 5, 2))
-    mixed = between(codes, torch.Generator().manual_seed(0))
+    exists = torch.ones(300, 5, dtype=torch.bool)
+    mixed = between(codes, exists, torch.Generator().manual_seed(0))
     others = codes.s[None] - codes.s[:, None]  # (300, 300, 4) from each to every other
     moved = (mixed.s - codes.s)[:, None]
     amount = (moved * others).sum(-1) / others.square().sum(-1)
@@ -191,6 +202,13 @@ def test_codes_between_lie_on_lines_through_two_sequences():
     still = (mixed.d == codes.d).flatten(1).all(1)
     assert 100 < still.sum() < 200
     assert (mixed.d - codes.d).abs().max() < 0.26 * (codes.d.max() - codes.d.min())
+
+
+def test_codes_between_know_nothing_of_frames_that_do_not_exist():
+    exists = torch.arange(5) < torch.tensor([5, 2] * 100)[:, None]
+    d = torch.where(exists[..., None], 1.0, 0.0).expand(-1, -1, 2)  # all codes there are, are 1
+    mixed = between(Factors(torch.randn(200, 4), d), exists, torch.Generator().manual_seed(0))
+    assert torch.equal(mixed.d[exists], torch.ones_like(mixed.d[exists]))
 
 
 def test_frames_that_do_not_exist_teach_nothing():

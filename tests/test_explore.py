@@ -1,5 +1,8 @@
 """Exploring: the identities that hold for any model, trained or not."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -12,7 +15,7 @@ from diffsda.explore import (
     swap_all,
     traverse,
 )
-from diffsda.judges import train_judge
+from diffsda.judges import train_judge, who_carries
 from diffsda.model import DiffSDA
 from diffsda.training import TrainConfig
 
@@ -69,6 +72,18 @@ def test_everyone_with_everyone(model, data):
     assert torch.allclose(grid[1, 2], one, atol=1e-4)
 
 
+def test_noise_is_inverted_once_for_everyone(model, data, monkeypatch):
+    asked, invert = [], model.invert
+    count = lambda data, *rest, **how: asked.append(len(data)) or invert(data, *rest, **how)
+    monkeypatch.setattr(model, "invert", count)
+    grid = swap_all(model, data[:2], data[2:5], steps=4, lowest=0.1)
+    assert asked == [3]
+    pairs = [(i, j) for i in range(2) for j in range(2, 5)]
+    a, b = (data[list(rows)] for rows in zip(*pairs))
+    same = model.swap(a, b, steps=4, lowest=0.1).x
+    assert torch.allclose(grid.flatten(0, 1), same, atol=1e-5)
+
+
 def test_errors_look_at_observed_values_only(model, data):
     seen = torch.rand(data.x.shape, generator=torch.Generator().manual_seed(0)) > 0.5
     holes = Sequences(data.x, observed=seen)
@@ -99,6 +114,28 @@ def test_a_sweep_of_the_sampler_measures_each_pair_on_the_same_noise():
     assert abs(table.error.iloc[0] - (again - data.x).square().mean().item()) < 1e-6
     with pytest.raises(ValueError, match="even number"):
         sampling_sweep(model, data[:5], judge)
+
+
+def test_a_sweep_compares_what_was_observed(data):
+    "A model that makes the truth is at no distance from it, though the truth was seen with holes."
+    seen = torch.rand(data.x.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    seen[:, 0] = True
+    holed, half = replace(data, observed=seen), len(data) // 2
+    judge = train_judge(holed, TrainConfig(3, 8, warmup=1))
+    perfect = SimpleNamespace(
+        reconstruct=lambda holed, *_, **how: data, swap=lambda a, b, *_, **how: data[half:]
+    )
+    sweep = sampling_sweep(perfect, holed, judge, ((2, 2.0),))
+    assert sweep.frechet.item() < 1e-4
+    carried = who_carries(judge, holed[half:], holed[:half], holed[half:])
+    assert sweep.dynamic.item() == carried[carried.kind == "dynamic"].from_d.min()
+
+
+def test_a_sweep_of_quantities_has_no_label_to_carry(data, model):
+    level = Sequences(data.x, static={"level": data.x.mean((1, 2))})
+    judge = train_judge(level, TrainConfig(3, 8, warmup=1))
+    sweep = sampling_sweep(model, level, judge, ((2, 2.0),))
+    assert sweep.static.isna().all() and sweep.dynamic.isna().all() and sweep.error.item() > 0
 
 
 def test_a_sweep_follows_d_as_much_as_it_is_asked_to(data):

@@ -155,6 +155,17 @@ def test_independent_components_find_what_principal_ones_miss(mixed):
     assert nearest("ICA") > 0.99 > 0.97 > nearest("PCA")
 
 
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_there_are_no_more_independent_components_than_codes_vary_in(rank):
+    g = torch.Generator().manual_seed(3)
+    found = directions(
+        torch.rand(300, rank, generator=g) @ torch.randn(rank, 6, generator=g), "ICA", 5
+    )
+    assert len(found.axes) == rank and found.share.sum().item() == pytest.approx(1, rel=0.02)
+    still = torch.rand(300, 3, generator=g) * torch.tensor([1.0, 1.0, 0.0])
+    assert directions(still, "ICA", 3).share.min() > 0.1
+
+
 def test_sparse_directions_use_few_numbers():
     g = torch.Generator().manual_seed(2)
     one, two = torch.randn(2, 800, 1, generator=g)

@@ -177,6 +177,13 @@ def test_kept_and_drawn_at_both_ends(plain, judge):
     assert the_other.loc["level", "accuracy"] > 99 > the_other.loc["phase", "accuracy"] + 50
 
 
+def test_a_label_that_is_unknown_everywhere_is_undefined(plain, judge):
+    part = plain[:20]
+    strange = replace(part, static={"level": torch.full((20,), -1)}, dynamic=part.dynamic)
+    table = kept_and_drawn(judge, part, strange, frozen="s")
+    assert table.loc["level", "accuracy":].isna().all() and table.loc["phase"].notna().all()
+
+
 def test_collapsed_outputs_are_at_chance_and_not_varied(plain, judge):
     source = plain[300:450]
     one = Sequences(source.x[:1].expand(150, -1, -1))
@@ -232,6 +239,15 @@ class Means(torch.nn.Module):
         return x.mean(dim=(2, 3, 4)) + add
 
 
+@pytest.mark.parametrize("kind", ["static", "dynamic"])
+@pytest.mark.parametrize("name", ["type", "Temp.max", "train", "values", "half"])
+def test_a_label_may_have_any_name(plain, name, kind):
+    y = {"static": plain.static["level"], "dynamic": plain.dynamic["phase"]}[kind]
+    data = Sequences(plain.x, **{kind: {name: y}})
+    judge = train_judge(data, replace(BRIEF, steps=1), hidden=8)
+    assert set(judged(judge, data)) == {name}
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_features_of_a_local_file(tmp_path):
     path = tmp_path / "means.pt"
@@ -254,6 +270,13 @@ def test_who_carries_reads_lazily(plain, judge):
     assert table.loc["phase", "pairs"] == int(
         (a.dynamic["phase"] != b.dynamic["phase"]).any(1).sum()
     )
+
+
+def test_of_quantities_alone_nobody_carries_any(plain):
+    warmth = Sequences(plain.x, dynamic={"warmth": plain.dynamic["warmth"]})
+    judge = train_judge(warmth, replace(BRIEF, steps=1), hidden=8)
+    table = who_carries(judge, warmth, warmth, warmth)
+    assert len(table) == 0 and list(table) == ["kind", "from_s", "from_d", "pairs"]
 
 
 @pytest.mark.parametrize(
@@ -281,6 +304,10 @@ def test_what_is_undefined_is_refused(call, words):
         (lambda j, x: kept_and_drawn(j, x, x[:3], "s"), "must pair up, got 150 and 3"),
         (lambda j, x: frechet_distance(torch.zeros(1, 2), torch.zeros(5, 2)), "two rows"),
         (lambda j, x: frechet_distance(torch.zeros(5, 3), torch.zeros(5, 2)), r"\(5, 3\) and"),
+        (lambda j, x: frechet_distance(torch.randn(5, 2), torch.full((5, 2), math.nan)), "finite"),
+        (lambda j, x: frechet_distance(torch.full((5, 9), math.inf), torch.randn(5, 9)), "finite"),
+        (lambda j, x: judged(j, Sequences(x.x)), "no label 'level'; these sequences have none"),
+        (lambda j, x: who_carries(j, x, x, Sequences(x.x)), "no label 'level'"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(plain, judge, call, words):

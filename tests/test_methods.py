@@ -562,3 +562,18 @@ def test_what_does_not_bear_rounding_trains_in_float32(monkeypatch):
     for name in ("SKD", "DSVAE"):
         fit_method(name, sequences(), TINY)
     assert asked == {"SKD": "fp32", "DSVAE": "auto"}
+
+
+@pytest.mark.parametrize("name", DRAWN_AT_ONCE)
+def test_steps_are_recorded_unless_their_loss_looks_at_a_number(name, monkeypatch):
+    data, looked, asked = sequences(), False, []
+    model, loss = make_method(name, TINY, data).train(), METHODS[name].loss(TINY, data)
+    try:
+        with Unseen():
+            loss(model, data)
+    except AssertionError:
+        looked = True
+    keep = lambda data, preset, **_: asked.append(preset.config.graph) or (None, [])
+    monkeypatch.setattr("diffsda.methods.fit_network", keep)
+    fit_method(name, data, replace(TINY, config=replace(TINY.config, graph=True)))
+    assert asked == [not looked]

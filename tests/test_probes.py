@@ -203,6 +203,34 @@ def test_scores_of_codes_need_two_labels(plain):
         code_scores(codes, one, codes, one)
 
 
+@pytest.mark.parametrize("where", ["training", "test"])
+def test_scores_of_codes_are_of_labels_that_both_tables_tell(where):
+    "A word that never changes counts per sequence, in one part only; a place that is one class tells nothing."
+    g = torch.Generator().manual_seed(0)
+
+    def part(still):
+        who, sex, word = torch.randint(2, (3, 60), generator=g)
+        words = torch.where(torch.arange(4) < (4 if still else 2), word[:, None], 1 - word[:, None])
+        static = {"who": who, "sex": sex, "place": torch.zeros(60).long()}
+        data = Sequences(torch.zeros(60, 4, 1), static=static, dynamic={"word": words})
+        s = torch.stack([who, sex], dim=1) + 0.1 * torch.randn(60, 2, generator=g)
+        return Factors(s, words[..., None].float()), data
+
+    codes, data = part(where == "training")
+    test_codes, test = part(where == "test")
+    bare = lambda data: Sequences(data.x, static={k: data.static[k] for k in ("who", "sex")})
+    want = code_scores(codes, bare(data), test_codes, bare(test)).loc["per sequence"]
+    scores = code_scores(codes, data, test_codes, test)
+    assert scores.loc["per sequence"].equals(want) and "per frame" in scores.index
+
+
+def test_a_label_that_is_unknown_in_all_the_test_is_named(plain):
+    codes = Factors(plain.x[:, 0, :1], plain.x[:, :, 1:])
+    strange = Sequences(plain.x, static={"level": torch.full((600,), -1)})
+    with pytest.raises(ValueError, match="'level' is unknown for every test"):
+        leakage(codes, Sequences(plain.x, static=plain.static), codes, strange, config=BRIEF)
+
+
 def test_rows_of_a_large_table_are_of_all_frames():
     "A label that is one class in every first frame, as a bounce is, was taken for one that never changes."
     n, V = 1000, 8

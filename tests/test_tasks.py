@@ -1,5 +1,6 @@
 """Readers on frozen codes: what they find, what they must not see, and that each fault of the published protocol is a switch."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -265,6 +266,12 @@ def test_same_seed_same_order(seed):
     assert run(None, seed=seed)[2] != run(None, seed=seed + 1)[2]
 
 
+@pytest.mark.parametrize("batch, count", [(1, 7), (30, 1)])
+def test_a_reader_that_would_never_be_trained_is_refused(batch, count):
+    with pytest.raises(ValueError, match=f"batch={batch} of {count} training"):
+        fit_reader(Weight(), None, None, made_up(count, 0), None, epochs=1, batch=batch)
+
+
 def test_a_batch_of_one_is_left_out():
     """Batch norm cannot take one sequence of one frame."""
     data = made_up(7, 0)
@@ -329,6 +336,65 @@ def test_unknown_labels_are_ignored(name):
         mixed.append(Coded(both, Sequences.cat([strange, data])))
     read, label = READ[name]
     assert read(mixed, label, ONE) == read(parts, label, ONE)
+
+
+LOST = [(name, part) for name in READ for part in range(3) if (name, part) != ("quantity", 1)]
+
+
+@pytest.mark.parametrize("name, part", LOST)
+def test_a_part_without_the_label_is_refused(name, part):
+    parts = three(truth)
+    factors, data = parts[part]
+    static = {k: torch.full_like(y, -1) for k, y in data.static.items()}
+    place = torch.full_like(data.dynamic["place"], math.nan)
+    parts[part] = Coded(factors, replace(data, static=static, dynamic={"place": place}))
+    with pytest.raises(ValueError, match="unknown for all|no block of ten frames"):
+        score(name, parts)
+
+
+def test_a_class_that_only_validation_and_test_know_is_never_right():
+    parts = three(truth)
+    factors, data = parts[0]
+    rows = (data.static["kind"] < 2).nonzero()[:, 0]
+    parts[0] = Coded(factors.map(lambda code: code[rows]), data[rows])
+    parts = [Coded(codes, replace(data, classes={})) for codes, data in parts]
+    known = 100 * (parts[2].data.static["kind"] < 2).float().mean().item()
+    assert 50 < read_class(parts, "kind", ONE)[0] <= known
+
+
+@pytest.mark.parametrize("padding", [0.0, 1000.0])
+def test_frames_that_do_not_exist_have_no_quantity(padding):
+    def read(padding):
+        parts = []
+        for factors, data in three(truth, sizes=(30, 5, 30)):
+            lengths = torch.arange(len(data)) % 11 + 10
+            exists = torch.arange(20) < lengths[:, None]
+            place = torch.where(exists, data.dynamic["place"], padding)
+            parts.append(Coded(factors, Sequences(data.x, lengths, dynamic={"place": place})))
+        return read_quantity(parts, "place", ONE)
+
+    assert read(padding) == read(math.nan)
+
+
+@pytest.mark.parametrize("zero, unit", [(-20, 1), (5, 1000)])
+def test_a_quantity_is_read_whatever_its_zero_and_its_unit(zero, unit):
+    """The paper's reader tells less below zero and in a small unit."""
+    parts = three(truth)
+    move = lambda data: replace(data, dynamic={"place": unit * (data.dynamic["place"] + zero)})
+    moved = [Coded(factors, move(data)) for factors, data in parts]
+    found = score("quantity", moved)
+    assert found == pytest.approx(unit * score("quantity", parts), rel=0.05)
+    assert score("quantity", moved, replace(ONE, rectified=True)) > 3 * found
+
+
+@pytest.mark.parametrize("name", READ)
+def test_readers_leave_the_numbers_of_others_alone(name, monkeypatch):
+    monkeypatch.setattr(tasks, "fit_reader", lambda *_, **__: None)
+    torch.manual_seed(3)
+    want = torch.rand(2)
+    torch.manual_seed(3)
+    score(name, three(truth))
+    assert torch.equal(torch.rand(2), want)
 
 
 @pytest.mark.parametrize("name", ["class", "outcome"])
@@ -424,6 +490,21 @@ def test_supervision_learns_a_toy_label_and_keeps_its_best_epoch():
     assert both.encoder is encoder and not both.training
 
 
+def test_supervision_is_decided_by_its_seed():
+    """Dropout too."""
+    data = made_up(20, 0)
+    loss = lambda answer, part: nn.functional.cross_entropy(answer, part.static["kind"])
+
+    def answers(drawn_before):
+        torch.manual_seed(0)
+        encoder = DiffSDA.mlp((2,), 8, 2, 16, 32, 32, embedding=16).encoder
+        reader = ClassReader(8, 3)
+        torch.randn(drawn_before)
+        return train_supervised(encoder, reader, [data, data], loss, epochs=2).answers(data)
+
+    assert torch.equal(answers(0), answers(7))
+
+
 def test_supervised_answers_do_not_see_padding():
     encoder = DiffSDA.mlp((3,), 8, 2, 16, 32, 32, embedding=16).encoder
     both = tasks.Supervised(encoder, OutcomeReader(8, 2))
@@ -441,8 +522,15 @@ def test_unknown_readings_and_wrong_names_are_told():
     assert (
         read_quantity(parts, "depth", Protocol(runs=1))[0] < 1
     )  # 0 in place of NaN would cost more
-    with pytest.raises(ValueError, match="no dynamic label 'deep'; there are depth"):
+    with pytest.raises(ValueError, match="no dynamic quantity 'deep'; there are depth"):
         read_quantity(parts, "deep")
+    kinds = [Coded(c.factors, Sequences(x, dynamic={"kind": x[..., 0].long()})) for c in parts]
+    with pytest.raises(ValueError, match="no dynamic quantity 'kind'; there are none"):
+        read_quantity(kinds, "kind")
+    brief = Sequences(x[:, :8], dynamic={"depth": quantity[:, 10:18]})
+    short = [Coded(Factors(c.factors.s, c.factors.d[:, :8]), brief) for c in parts]
+    with pytest.raises(ValueError, match="no block of ten frames"):
+        read_quantity(short, "depth")
 
 
 @pytest.mark.parametrize("case", ["plain", "rare", "ties", "tiny"])

@@ -53,6 +53,13 @@ def test_eer_of_a_separate_program(case):
         )
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32, bool])
+def test_eer_of_whole_numbers(dtype):
+    scores = np.array([1, 1, 0, 0], dtype=dtype)
+    assert equal_error_rate(scores, [True, True, False, False]) == 0
+    assert equal_error_rate(scores, [False, False, True, True]) == 1
+
+
 def test_eer_at_both_ends():
     same = np.array([True, False] * 50)
     assert equal_error_rate(same * 1.0, same) == 0
