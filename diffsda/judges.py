@@ -387,7 +387,9 @@ def frechet_distance(
             f"got {tuple(a.shape)} and {tuple(b.shape)}"
         )
     if not (a.isfinite().all() and b.isfinite().all()):
-        raise ValueError("features hold values that are not finite; has the model come apart?")
+        raise ValueError(
+            "features must be finite, got NaN or infinity; look at the sequences they are of"
+        )
     a, b = a.double(), b.double()
     cov_a, cov_b = a.T.cov().reshape(a.shape[1], -1), b.T.cov().reshape(a.shape[1], -1)
     values, vectors = torch.linalg.eigh(cov_a)
