@@ -201,10 +201,8 @@ def download(public: PublicSet, folder: Path) -> tuple[Path, bool | None]:
     """The downloaded file, or the folder of several; True if all were compared with a published checksum, None if not.
 
     Raises ValueError if the address cannot be reached, or gives another file than it should."""
-    try:
-        import pooch
-    except ModuleNotFoundError as error:
-        raise ValueError("downloads need pooch: pip install 'diffsda[dev]'") from error
+    import pooch
+
     pooch.get_logger().setLevel(logging.WARNING)
     remedy = "get it with a browser and pass it with --source FILE"
     known = public.files

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -37,21 +36,20 @@ gr = Extra("gradio", "app")
 # %% ../nbs/52_app.ipynb #a1f0c2dc
 @dataclass(frozen=True, eq=False)
 class Given:
-    "A thing that was dropped, and its codes."
+    "What a model read of a thing that was dropped: its codes, and the pieces they are of."
 
-    thing: Any  # as the model reads it: a data frame, or the path of a file
     factors: Factors  # s (1, s_dim), d: one tensor (T, d_dim)
     like: Pieces
 
     @staticmethod
     def of(model: Disentangler, thing) -> "Given":
-        "A thing with its codes. Raises ValueError for what the model cannot read, and for several things."
+        "What is read of a thing. Raises ValueError for what the model cannot read, and for several things."
         factors, like = model.codes(thing)
         if len(factors.s) > 1:
             raise ValueError(
                 f"one thing is edited at a time, got {len(factors.s)}: {', '.join(map(str, like.names))}; choose one of them"
             )
-        return Given(thing, factors, like)
+        return Given(factors, like)
 
 
 def edited(
@@ -80,18 +78,19 @@ def drawn(
     adapter: Tables,
     most: int = 4,  # columns
 ) -> Figure:
-    "The first columns of a made table, over the two tables it was made of."
+    "The first columns of a made table, over what the model read of the two it was made of."
     columns = adapter.values[:most]
     fig = Figure(figsize=(9, 1.2 + 1.5 * len(columns)), dpi=80, layout="constrained")
     axes = fig.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0]
+    read = lambda given: given.like.frames()[0].numpy()
     lines = (
-        (f"s of {static.like.names[0]}", static.thing, {"color": PALETTE[0], "lw": 1}),
-        (f"d of {dynamic.like.names[0]}", dynamic.thing, {"color": PALETTE[1], "lw": 1}),
-        ("made of both", made, {"color": "black", "lw": 1.5}),
+        (f"s of {static.like.names[0]}", read(static), {"color": PALETTE[0], "lw": 1}),
+        (f"d of {dynamic.like.names[0]}", read(dynamic), {"color": PALETTE[1], "lw": 1}),
+        ("made of both", made[list(columns)].to_numpy(), {"color": "black", "lw": 1.5}),
     )
-    for ax, column in zip(axes, columns):
-        for name, table, how in lines:
-            ax.plot(table[column].to_numpy(float), label=name, **how)
+    for i, (ax, column) in enumerate(zip(axes, columns)):
+        for name, steps, how in lines:
+            ax.plot(steps[:, i], label=name, **how)
         ax.set(ylabel=column)
     axes[-1].set(xlabel="step")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=3)

@@ -150,7 +150,8 @@ def hand_out(
     for room in rooms:
         shutil.rmtree(room, ignore_errors=True)
     shutil.copytree(source, folder / "source", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    (folder / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
+    if not (folder / "nbgrader_config.py").exists():  # else its teacher may have set more
+        (folder / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
     archive = folder / "assignments.zip"
     for name in names:
         try:
@@ -234,13 +235,16 @@ def collect(
 
     Raises ValueError if there is no student, and for submissions that lie where the copies go."""
     submissions, folder = Path(submissions), Path(folder)
-    entries = sorted(p for p in submissions.glob("[!.]*") if p.is_dir() or p.suffix == ".zip")
+    found = sorted(submissions.glob("[!.]*"))
+    entries = [p for p in found if p.is_dir() or p.suffix.lower() == ".zip"]
     if not entries:
         raise ValueError(
             f"no student in {submissions}; expected a folder with STUDENT/NOTEBOOK.ipynb or STUDENT.zip"
         )
     _keep_apart(submissions, folder / "submitted")
-    own = lambda entry: entry.stem if entry.suffix == ".zip" else entry.name
+    if others := [p.name for p in found if p not in entries]:
+        print(f"not looked at, neither a folder nor a zip: {', '.join(others)}")
+    own = lambda entry: entry.stem if entry.suffix.lower() == ".zip" else entry.name
     students = [re.sub(r"[^\w.@-]+", "_", own(entry)) for entry in entries]
     if twice := [student for student in students if students.count(student) > 1]:
         raise ValueError(f"two submissions of {twice[0]!r} in {submissions}; keep one of them")
@@ -250,7 +254,7 @@ def collect(
         with tempfile.TemporaryDirectory() as unpacked:
             if entry.is_file():
                 try:
-                    shutil.unpack_archive(entry, unpacked)
+                    shutil.unpack_archive(entry, unpacked, "zip")
                 except Exception as error:  # whatever a student's file may hold
                     told = f"{ABSENT[1]} ({error})"
                     remarks[student] = dict.fromkeys(names, told)
@@ -300,13 +304,20 @@ def _gradebook(folder: Path):
     return Gradebook(f"sqlite:///{(folder / 'gradebook.db').resolve()}")
 
 
-def _set_to_zero(folder: Path, student: str, name: str):
-    "Nothing; the submission exists in the gradebook, and no test has given it points."
+def _set_to_zero(
+    folder: Path,
+    student: str,
+    name: str,
+    kept: Callable = lambda cell: False,  # of a graded cell: whether a teacher's points for it stay
+):
+    "Nothing; the submission exists in the gradebook, and neither a test nor a teacher has given it points."
     with _gradebook(folder) as book, book.db.no_autoflush:
         book.update_or_create_student(student)
         for notebook in book.update_or_create_submission(name, student).notebooks:
             for grade in notebook.grades:
                 grade.auto_score, grade.needs_manual_grade = 0.0, False
+                if not kept(grade.name):
+                    grade.manual_score = None
         book.db.commit()
 
 
@@ -347,11 +358,27 @@ def _remark(folder: Path, student: str, name: str) -> str:
     return "; ".join(f"{what}: {', '.join(which)}" for what, which in found.items() if which)
 
 
+def _came_again(
+    folder: Path, student: str, name: str
+) -> Callable:  # name of a graded cell -> whether
+    "Whether an answer is what it was when it was last graded; of a test, whether all answers are."
+    import nbformat
+
+    def read(room):
+        path = folder / room / student / name / f"{name}.ipynb"
+        return nbformat.read(path, as_version=4).cells if path.exists() else []
+
+    came = [cell.source for cell in read("submitted")]
+    marks = [(cell.metadata.get("nbgrader", {}), cell.source) for cell in read("autograded")]
+    same = {mark.get("grade_id"): source in came for mark, source in marks if mark.get("solution")}
+    return lambda cell: same.get(cell, min(same.values(), default=False))
+
+
 def _autograde(folder: Path, student: str, name: str, seconds: float) -> str:
     "A remark; the submission is graded afterwards, whatever it holds."
+    _set_to_zero(folder, student, name, _came_again(folder, student, name))
     for room in ("autograded", "feedback"):  # of an earlier round
         shutil.rmtree(folder / room / student / name, ignore_errors=True)
-    _set_to_zero(folder, student, name)
     end = time.monotonic() + CELLS * seconds
     # at least one second: Jupyter takes 0 for no limit
     limit = lambda cell: max(1, min(seconds, end - time.monotonic()))

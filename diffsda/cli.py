@@ -67,7 +67,9 @@ def kind_of(value: Any) -> str:
     """What a value is, in a reader's words; empty for anything but text, numbers, True and False."""
     if isinstance(value, bool):
         return "True or False"
-    if isinstance(value, int | float):
+    if isinstance(value, int):
+        return "a whole number"
+    if isinstance(value, float):
         return "a number"
     return "text" if isinstance(value, str) else ""
 
@@ -89,9 +91,9 @@ def check_parameters(
         default, choices = declared[name]
         if choices and str(value) not in choices:
             raise ValueError(f"{name} cannot be {value!r}; {nearest(str(value), choices)}")
-        if kind_of(default) not in ("", kind_of(value)):
-            wanted = f"{kind_of(default)} (default {default!r})"
-            raise ValueError(f"{name} must be {wanted}, got {value!r}")
+        wanted, came = kind_of(default), kind_of(value)
+        if wanted not in ("", came, came.replace(" whole", "")):  # a whole number is a number
+            raise ValueError(f"{name} must be {wanted} (default {default!r}), got {value!r}")
 
 # %% ../nbs/56_cli.ipynb #2b3d6ea0
 class Experiment(NamedTuple):
@@ -377,7 +379,8 @@ def run_command(args: argparse.Namespace) -> int:
     parameters |= {name: parse_value(value) for name, value in args.parameter}
     data = parameters.get("data", parameters_of(experiment.notebook)["data"].default)
     check_parameters(experiment.notebook, parameters)
-    folder = Path(args.output or Path("reports") / data)
+    own = data if args.experiment in experiment.data else f"{data}-{experiment.names[1]}"
+    folder = Path(args.output or Path("reports") / own)
     report = folder / "report.html"
     report.unlink(missing_ok=True)  # an older one must not pass for this run's
     executed = run_notebook(
@@ -470,7 +473,8 @@ def command_line(
     run.add_argument("experiment", help="a notebook's name or a data set's")
     pair = {"nargs": 2, "action": "append", "default": [], "metavar": ("NAME", "VALUE")}
     run.add_argument("-p", "--parameter", help="set a parameter; may be repeated", **pair)
-    run.add_argument("-o", "--output", metavar="FOLDER", help="default: reports/DATA")
+    default = "default: reports/DATA, or reports/DATA-NAME of an experiment called by its own name"
+    run.add_argument("-o", "--output", metavar="FOLDER", help=default)
     run.set_defaults(function=run_command)
 
     again = commands.add_parser("refresh", parents=[shared], help="run notebooks, store outputs")
@@ -478,7 +482,7 @@ def command_line(
     again.set_defaults(function=refresh_command)
     add_classroom(commands)
     for name, command in commands.choices.items():
-        command.set_defaults(command=name, options=re.findall(r"--\w+", command.format_help()))
+        command.set_defaults(command=name, options=re.findall(r"--\w[\w-]*", command.format_help()))
     return parser
 
 

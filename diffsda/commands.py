@@ -148,8 +148,8 @@ def distil_command(args: argparse.Namespace) -> int:
     made_of = f"{fingerprint(network.encoder, network.decoder)}-{args.lessons}-{args.steps}"
     folder = Path(args.folder) / f"training_student-{made_of}"
     model.distil(args.source, args.steps, folder=folder, **options).save(args.folder)
-    for old in set(Path(args.folder).glob("training_student*")) - {folder}:
-        shutil.rmtree(old, ignore_errors=True)
+    for done in Path(args.folder).glob("training_student*"):  # what it taught is in the model now
+        shutil.rmtree(done, ignore_errors=True)
     print(f"model: {args.folder}, which now decodes in one call; --levels asks the network itself")
     return 0
 
@@ -172,7 +172,12 @@ def encode_command(args: argparse.Namespace) -> int:
         for name, frame in factors._asdict().items():
             index = frame.index.to_frame().astype(str)
             tables |= {f"{name}_{level}": index[level].to_numpy(str) for level in index}
-        write_whole(lambda path: np.savez(path, **tables), output)
+
+        def write(path: Path):
+            with open(path, "wb") as file:  # of a path, numpy would not know the ending .NPZ
+                np.savez(file, **tables)
+
+        write_whole(write, output)
         print(f"codes: {output}")
         return 0
     for name, frame in factors._asdict().items():
@@ -219,7 +224,8 @@ def swap_command(args: argparse.Namespace) -> int:
 def _series(things: list, args: argparse.Namespace, model) -> int:
     path = Path(args.output)
     for amount, thing in zip(args.amounts, things):
-        _written(thing, path.with_name(f"{path.stem}_{amount:g}{path.suffix}"), model)
+        told = str(amount).removesuffix(".0")
+        _written(thing, path.with_name(f"{path.stem}_{told}{path.suffix}"), model)
     return 0
 
 

@@ -197,7 +197,8 @@ class Adapter:
 
     def write(self, thing, path: Path):
         "Nothing; the thing is in a file, in the form that the ending of its name says."
-        np.savez(path, thing)
+        with open(path, "wb") as file:  # of a path, numpy would not know the ending .NPZ
+            np.savez(file, thing)
 
     # ---- for pages; another way is needed only if these lose or hide something
 
@@ -294,7 +295,8 @@ class Plain(Adapter):
 
     def write(self, thing: Sequences, path: Path):
         x = torch.where(thing.mask, thing.x, torch.nan)  # holes, and what lies after the end
-        np.savez(path, x=x.numpy(), lengths=thing.lengths.numpy())
+        with open(path, "wb") as file:
+            np.savez(file, x=x.numpy(), lengths=thing.lengths.numpy())
 
 # %% ../nbs/21_disentangler.ipynb #f832a646
 def fit_network(

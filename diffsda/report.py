@@ -173,11 +173,14 @@ def worth_part(of: Subject) -> str:
     pieces = [model.adapter.pieces(part.thing) for part in few]
     V = max(int(one.lengths.max()) for one in pieces)
     data = in_pieces([one.frames()[0] for one in pieces], V).data
-    names, how = model.adapter.features, model.sampling
+    names, how, by = model.adapter.features, model.sampling, ""
+    if model.network.student is not None:  # which makes the rest of the page too
+        how, by = {"solver": "one"}, ", by the student"
     found = worth(model.network, model.scale.apply(data), names, of.seed, **how)
-    made += f"<h3>On {len(few)} excerpts of this source</h3>" + tabular(found)
-    share = 100 * (found if model.worth is None else model.worth)["explained"].mean()
-    return made + f"<p>The codes explain {share:.0f} % of the variance; the mean explains 0 %.</p>"
+    made += f"<h3>On {len(few)} excerpts of this source{by}</h3>" + tabular(found)
+    share = 100 * found["explained"].mean()
+    made += f"<p>The codes explain {share:.0f} % of the variance of this source; the mean explains 0 %.</p>"
+    return made
 
 
 def reconstruction_part(of: Subject) -> str:

@@ -63,6 +63,10 @@ def _images(
         )
     if x.dtype == np.uint8:
         x = x / 255
+    elif x.dtype.kind in "iu" and x.max() > 1:
+        raise ValueError(
+            f"images must have values 0..1 or be bytes, got {x.dtype} up to {x.max()}; turn them into uint8"
+        )
     if not np.isfinite(x).all():
         raise ValueError("images must be finite, got NaN or infinite values; fill them first")
     x = np.moveaxis(x, -3, -1).clip(0, 1)
@@ -107,9 +111,11 @@ def _name_row(ax, name: str, x, **text):
 
 
 def _limits(*arrays) -> tuple:
-    low = min(np.nanmin(_array(x)) for x in arrays)
-    high = max(np.nanmax(_array(x)) for x in arrays)
-    return low - 0.04 * (high - low), high + 0.04 * (high - low)
+    "The range of all finite values with some room around it, also where they are all alike or there are none."
+    values = np.concatenate([x[np.isfinite(x)] for x in map(_array, arrays)])
+    low, high = map(float, (values.min(), values.max())) if len(values) else (0.0, 0.0)
+    room = 0.04 * (high - low) or 0.5
+    return low - room, high + room
 
 # %% ../nbs/00_viz.ipynb #a87ff919
 def show_series(
@@ -331,16 +337,17 @@ def compare(
     title: str = "",
 ) -> Figure:
     "One row of sequences per name, columns aligned, all in the same range."
-    first = _array(next(iter(rows.values())))
-    fig, axes = _panels(
-        len(rows), len(first), 1.9, _height(first, 1.9, 1.3), sharex=True, sharey=True
-    )
+    rows = {name: _array(x) for name, x in rows.items()}
+    most, height = max(map(len, rows.values())), _height(next(iter(rows.values())), 1.9, 1.3)
+    fig, axes = _panels(len(rows), most, 1.9, height, sharex=True, sharey=True)
     limits = _limits(*rows.values())
     for row, (name, x) in zip(axes, rows.items()):
-        _name_row(row[0], name, _array(x)[0])
-        for ax, sequence in zip(row, _array(x)):
+        _name_row(row[0], name, x[0])
+        for ax, sequence in zip(row, x):
             draw_sequence(ax, sequence, heat, limits)
             ax.set_xticks([]), ax.set_yticks([])
+        for ax in row[len(x) :]:
+            ax.axis("off")
     fig.suptitle(title, fontsize="medium")
     return fig
 
@@ -481,7 +488,9 @@ def moving(
     alt: str,  # what it shows, in a sentence
     rate: float = 8,  # frames per second
 ) -> str:  # HTML
-    "A looped film that holds its own data. Raises ValueError for anything but images, and without `alt`."
+    "A looped film that holds its own data. Raises ValueError for anything but images, without `alt`, and for a rate that is not above 0."
+    if not rate > 0:
+        raise ValueError(f"rate must be above 0 frames per second, got {rate}")
     zoom = max(1, round(96 / np.shape(clip)[-2]))
     frames = (255 * _images(clip)).round().astype(np.uint8).repeat(zoom, 1).repeat(zoom, 2)
     first, *others = map(Image.fromarray, frames)

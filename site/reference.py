@@ -210,10 +210,13 @@ def pages(
         tree = ast.parse(path.read_text(encoding="utf-8"))
         about = (ast.get_docstring(tree) or "").splitlines()
         rows.append(f"| [{path.stem}]({path.stem}.md) | {about[0] if about else ''} |")
+    doors = public_names(ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8")))
     index = [
         "# Reference",
         "",
-        "Each module is exported from the notebook of its name. `import diffsda` offers `DiffSDA` and `Factors`.",
+        "Each module is exported from the notebook of its name. `import diffsda` offers "
+        + ", ".join(f"`{name}`" for name in doors)
+        + ".",
         "",
         "| module | what it is about |",
         "|---|---|",

@@ -116,6 +116,16 @@ def test_a_whole_number_moves_as_far_as_the_same_fraction():
         pd.testing.assert_frame_equal(exact, app.edited(model, given, given, *amounts))
 
 
+def test_what_is_drawn_has_one_axis_of_time():
+    table = example_table(8)
+    layout = {"time": "date", "group": "station", "bin": "2h", "window": 12}
+    model = fit(table, **layout, **TINY)
+    given = app.Given.of(model, table[table["station"] == "hill"])
+    made = app.edited(model, given, given)
+    figure = app.drawn(made, Path("hill.csv"), given, given, model.adapter)
+    assert [{len(line.get_ydata()) for line in ax.lines} for ax in figure.axes] == [{96}] * 2
+
+
 def test_several_things_are_not_edited_at_once():
     model, table = model_of("table"), example_table(8)
     with pytest.raises(ValueError, match="one thing is edited at a time, got .*; choose one"):

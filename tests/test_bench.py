@@ -307,7 +307,7 @@ def test_processes_are_compared_by_the_clock_and_by_where_they_end(monkeypatch):
     done = lambda *_, **__: SimpleNamespace(returncode=0, stdout=f"noise\n{next(told)}\n")
     monkeypatch.setattr(bench.subprocess, "run", done)
     row = bench.processes_row()
-    assert row.ratio == pytest.approx(1.0 / 0.6) and row.difference == 0
+    assert row.ratio == pytest.approx(2.0) and row.difference == 0  # of 5/3, 2 and 2
     failed = SimpleNamespace(returncode=3, stdout="", stderr="no port")
     monkeypatch.setattr(bench.subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(RuntimeError, match="ended with 3: no port"):

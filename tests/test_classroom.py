@@ -436,6 +436,49 @@ def test_points_given_by_hand_stay_and_wait_no_longer(circles):
     assert (table.points[0], table.to_mark[0]) == (2, 0)
 
 
+def test_points_given_by_hand_go_with_the_answer_they_were_given_to(tmp_path):
+    cells = [
+        nbformat.v4.new_markdown_cell(f"{name}\n### BEGIN SOLUTION\nbecause\n### END SOLUTION")
+        for name in ("how", "why")
+    ]
+    for cell, name in zip(cells, ("how", "why")):
+        mark = {"grade_id": name, "schema_version": 3, "task": False, "points": 3}
+        cell.metadata["nbgrader"] = mark | {"solution": True, "grade": True, "locked": False}
+    (tmp_path / "source" / "words").mkdir(parents=True)
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    nbformat.write(notebook, tmp_path / "source" / "words" / "words.ipynb")
+    hand_out(tmp_path / "source", tmp_path / "course")
+    given = nbformat.read(tmp_path / "course" / "release" / "words" / "words.ipynb", as_version=4)
+
+    def worth(**answers):
+        hand_in(tmp_path / "in", "ann", "words", filled(given, answers))
+        table = grade(tmp_path / "in", tmp_path / "course")
+        return table.points[0], table.to_mark[0]
+
+    assert worth(how="thus", why="therefore") == (0, 6)
+    with Gradebook(f"sqlite:///{tmp_path / 'course' / 'gradebook.db'}") as book:
+        for name in ("how", "why"):
+            mark = book.find_grade(name, "words", "words", "ann")
+            mark.manual_score, mark.needs_manual_grade = 2, False
+        book.db.commit()
+    assert worth(how="thus", why="") == (2, 3)
+    (tmp_path / "in" / "ann" / "words.ipynb").write_text("torn")
+    (tmp_path / "in" / "bob").mkdir()
+    hand_in(tmp_path / "in", "bob", "words", given)
+    assert grade(tmp_path / "in", tmp_path / "course").points.tolist() == [0, 0]
+
+
+def test_zips_in_capitals_are_read_and_what_is_not_looked_at_is_named(circles, capsys):
+    home, given = circles
+    (home / "in").mkdir()
+    with zipfile.ZipFile(home / "in" / "ann.ZIP", "w") as zipped:
+        zipped.writestr("circles.ipynb", nbformat.writes(given))
+    for name in ("bob.ipynb", "cem.rar"):
+        (home / "in" / name).write_text("of a student")
+    assert collect(home / "in", ["circles"], home / "course") == {"ann": {"circles": ""}}
+    assert capsys.readouterr().out.endswith(": bob.ipynb, cem.rar\n")
+
+
 def test_nothing_that_was_given_is_made_anew(tmp_path, circles):
     "Whatever folders are named, submissions and sources are still there."
     home, _ = circles
@@ -457,6 +500,7 @@ def test_nothing_that_was_given_is_made_anew(tmp_path, circles):
     config = course / "nbgrader_config.py"
     config.write_text(config.read_text() + "c.Exchange.timezone = 'UTC'  # set by the teacher\n")
     hand_out(source, course)
+    assert "set by the teacher" in config.read_text()
     (tmp_path / "algebra").mkdir()
     (tmp_path / "algebra" / "nbgrader_config.py").write_text("c = get_config()  # another course")
     with pytest.raises(ValueError, match="no part of this course"):

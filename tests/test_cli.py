@@ -75,8 +75,9 @@ def test_kernel_works_where_the_notebook_lies_or_where_told(make, tmp_path):
     [
         ({"stepz": 3}, "no parameter 'stepz'; did you mean 'steps'"),
         ({"data": "rotr"}, "data cannot be 'rotr'; did you mean 'rotor'"),
-        ({"steps": "many"}, "steps must be a number .*got 'many'"),
-        ({"steps": True}, "steps must be a number"),
+        ({"steps": "many"}, "steps must be a whole number .*got 'many'"),
+        ({"steps": True}, "steps must be a whole number"),
+        ({"steps": 1.5}, "steps must be a whole number"),
         ({"fast": 1}, "fast must be True or False"),
     ],
 )
@@ -85,6 +86,21 @@ def test_wrong_parameters_are_refused_before_work(make, tmp_path, parameters, me
     with pytest.raises(ValueError, match=message):
         run(notebook, tmp_path, parameters)
     assert not (tmp_path / "out").exists() and not (tmp_path / "nbs" / "started").exists()
+
+
+def test_a_whole_number_is_a_number(make):
+    notebook = make("a.ipynb", form="share = 0.5")
+    cli.check_parameters(notebook, {"share": 1})
+    with pytest.raises(ValueError, match="share must be a number .*got 'half'"):
+        cli.check_parameters(notebook, {"share": "half"})
+
+
+def test_every_list_of_values_in_a_form_is_read():
+    for path in sorted((ROOT / "nbs").glob("*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        forms = [c.source for c in cells if "parameters" in c.metadata.get("tags", [])]
+        listed = [entry for entry in cli.parameters_of(path).values() if entry.choices]
+        assert sum(form.count("# one of:") for form in forms) == len(listed), path.name
 
 
 def test_executed_notebook_is_kept_on_error(make, tmp_path):
@@ -265,6 +281,9 @@ def test_command_writes_notebook_and_report(make, tmp_path, monkeypatch, capsys)
         "reports/rotor/report.html",
     ]
     assert "rotor 7" in (tmp_path / "reports" / "rotor" / "report.html").read_text(encoding="utf-8")
+    assert cli.main(["run", "demo", "-p", "data", "rotor", *folder]) == 0
+    pages = [tmp_path / "reports" / name / "report.html" for name in ("rotor", "rotor-demo")]
+    assert [page in tmp_path.rglob("*") for page in pages] == [True, True]
     assert cli.main(["run", "demo", "-o", "mine", *folder]) == 0
     assert (tmp_path / "mine" / "report.html").exists()
 

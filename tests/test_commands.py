@@ -116,9 +116,11 @@ def test_shell_and_python_agree_to_the_bit(there, capsys):
     call(
         "encode m t.csv -o codes",
         "encode m t.csv -o codes.npz",
+        "encode m t.csv -o CODES.NPZ",
         "swap m --static t.csv@hill --dynamic t.csv@north --seed 2 -o swap.csv",
         "reconstruct m t.csv --levels 3 -o again.csv",
         "walk m t.csv@hill --direction 1 --code d --amounts -1 0 -o walk.csv",
+        "walk m t.csv@hill --amounts 1 1.0000001 1e6 -o near.csv",
         "morph m t.csv@hill t.csv@north --amounts 0 1 -o morph.csv",
         "sample m -n 3 --seed 2 -o new.csv",
     )
@@ -126,6 +128,7 @@ def test_shell_and_python_agree_to_the_bit(there, capsys):
     numbers = lambda path, index: pd.read_csv(path, index_col=index).to_numpy(np.float32)
     assert np.array_equal(numbers("codes/s.csv", [0]), s)
     assert np.array_equal(numbers("codes/d.csv", [0, 1]), d)
+    assert Path("CODES.NPZ").read_bytes() == Path("codes.npz").read_bytes()
     with np.load("codes.npz") as codes:
         assert np.array_equal(codes["s"], s) and np.array_equal(codes["d"], d)
         assert codes["d_station"].tolist() == list(table["station"])
@@ -141,6 +144,7 @@ def test_shell_and_python_agree_to_the_bit(there, capsys):
     agree("again.csv", model.reconstruct(table, steps=3))
     for amount, made in zip((-1, 0), model.walk(hill, 1, [-1, 0], "d")):
         agree(f"walk_{amount}.csv", made)
+    assert len(list(Path().glob("near_*.csv"))) == 3
     for amount, made in zip((0, 1), model.morph(hill, north, [0, 1])):
         agree(f"morph_{amount}.csv", made)
     agree("new.csv", model.sample(3, seed=2))
@@ -183,6 +187,7 @@ WRONG = [
     ("train broken.npz -o n", "broken.npz cannot be read"),
     ("train t.xlsx -o n", "ends in '.xlsx', which is none of"),
     ("train t.csv -o n --widnow 24", "train does not take '--widnow'; did you mean '--window'"),
+    ("train t.csv -o n --held-uot 0", "did you mean '--held-out'"),
     ("train t.csv -o n --rate 8000", "no setting 'rate' for Tables"),
     ("train t.csv -o n --steps 0", "steps must be a whole number"),
     ("train t.csv -o t.csv", "t.csv is a file; name another output"),

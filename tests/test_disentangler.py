@@ -627,19 +627,18 @@ def test_nothing_is_written_for_a_fit_that_cannot_be(kind, tmp_path):
     assert not home.exists()
 
 
-def test_sequences_are_read_as_they_were_written(tmp_path):
+@pytest.mark.parametrize("name", ["x.npz", "X.NPZ"])
+def test_sequences_are_read_as_they_were_written(tmp_path, name):
     x = torch.randn(3, 5, 2)
     x[1, 2] = torch.nan  # a hole
     held = Sequences(x, torch.tensor([5, 5, 3]), x.isfinite())
-    Plain().write(
-        Plain().things([y[:n] for y, n in zip(x, held.lengths)], None), tmp_path / "x.npz"
-    )
-    again = Plain().pieces(tmp_path / "x.npz").data
+    Plain().write(Plain().things([y[:n] for y, n in zip(x, held.lengths)], None), tmp_path / name)
+    again = Plain().pieces(tmp_path / name).data
     assert torch.equal(again.x, held.x) and torch.equal(again.lengths, held.lengths)
     assert torch.equal(again.mask.expand_as(x), held.mask.expand_as(x))
-    (tmp_path / "x.npz").write_bytes(b"no archive")
-    with pytest.raises(ValueError, match="x.npz holds no sequences .*save x"):
-        Plain().pieces(tmp_path / "x.npz")
+    (tmp_path / name).write_bytes(b"no archive")
+    with pytest.raises(ValueError, match=f"{name} holds no sequences .*save x"):
+        Plain().pieces(tmp_path / name)
 
 
 def test_clips_of_another_rate_are_refused():

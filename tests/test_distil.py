@@ -246,10 +246,11 @@ def own(tmp_path_factory):
     preset = Preset(4, 2, 8, 16, 16, config, embedding=16, draws=1, levels=3, lowest=2.0)
     model = Disentangler.fit(data, Plain(), preset, folder=home / "m", held_out=0, progress=False)
     model.adapter.write(data, home / "data.npz")
-    words = f"distil {home / 'm'} {home / 'data.npz'} --quiet"
-    for steps, lessons in ((4, 8), (3, 12)):  # asked again, it is taught anew
-        assert main(f"{words} --steps {steps} --lessons {lessons}".split()) == 0
-    assert len(list((home / "m").glob("training_student*"))) == 1
+    model.adapter.write(Sequences(-data.x), home / "other.npz")
+    for source, steps, lessons in (("data", 4, 8), ("other", 3, 12), ("data", 3, 12)):
+        words = f"distil {home / 'm'} {home / source}.npz --quiet --steps {steps}"
+        assert main(f"{words} --lessons {lessons}".split()) == 0  # each time it is taught anew
+    assert not list((home / "m").glob("training_student*"))
     return model, diffsda.load(home / "m"), data
 
 

@@ -1,6 +1,8 @@
 """A page about a user's own data: it needs no network, has every part, and a page that was there stays until a new one is whole."""
 
+import copy
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
@@ -8,7 +10,8 @@ import pytest
 import soundfile
 
 import diffsda
-from diffsda.report import PARTS, Label, labels_of, report
+from diffsda.model import DiffSDA
+from diffsda.report import PARTS, Label, Subject, labels_of, report, worth_part
 from diffsda.scenes import example_clips
 from diffsda.tables import example_table
 from diffsda.vowels import vowels
@@ -53,6 +56,35 @@ def test_a_page_needs_no_network_and_has_every_part(case):
     assert ("<audio" in page) == (name == "recordings")
     assert ("image/gif" in page or "image/webp" in page) == (name == "clips")
     assert len(page) < 5e6
+
+
+def explained(model, source):
+    "The last column of a page's table of its source, and the share that the sentence below states, percent."
+    page = worth_part(Subject.of(model, model.adapter.excerpts(source, most=6), {}, 0))
+    column = re.findall(r"<td>([^<]*)</td>\s*</tr>", page.rpartition("<table")[2])
+    return [float(share) for share in column], int(re.search(r"explain (-?\d+) %", page)[1])
+
+
+def test_the_share_that_is_stated_is_that_of_the_table_above(case):
+    name, model, source, _, _ = case
+    if name != "table":
+        pytest.skip("the same for all")
+    model = replace(model, worth=0 * model.worth + 1)  # of what was kept aside in training
+    column, share = explained(model, source)
+    assert abs(100 * sum(column) / len(column) - share) < 1
+
+
+def test_errors_are_those_of_what_the_page_shows_which_a_student_makes(case):
+    name, model, source, _, _ = case
+    if name != "table":
+        pytest.skip("the same for all")
+    own = model.network
+    student = copy.deepcopy(own.decoder)
+    quick = replace(
+        model, network=DiffSDA(own.encoder, own.decoder, own.sigma_data, student).eval()
+    )
+    asked = replace(quick, sampling={"solver": "one"})
+    assert explained(quick, source) == explained(asked, source) != explained(model, source)
 
 
 def test_whoever_wants_no_bar_sees_none(case, impatient, tmp_path, capfd):

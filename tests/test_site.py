@@ -12,6 +12,8 @@ import nbformat
 import pytest
 from filelock import FileLock
 
+import diffsda
+
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "site"
 sys.path.insert(0, str(SITE))
@@ -86,6 +88,12 @@ def test_every_notebook_and_every_public_name_has_a_place(built):
         assert sum("#cell-" in link for link in page.links) >= len(names)
 
 
+def test_the_reference_begins_with_all_that_the_package_offers():
+    front = reference.pages({path.stem: course.page_of(path) for path in course.notebooks()})
+    offered = next(line for line in front["index"].splitlines() if "`import diffsda`" in line)
+    assert re.findall(r"`(\w+)`", offered) == diffsda.__all__
+
+
 def test_the_reference_shows_the_comments_beside_parameters():
     text = reference.page(ROOT / "diffsda" / "precond.py", {"02_precond": "course/02_precond"})
     assert "{py:function} scalings(sigma, sigma_data=0.5)" in text
@@ -147,6 +155,11 @@ def test_a_notebook_alone_has_what_its_pages_run_by(name, needed):
     assert needed in course.part_of(ROOT / "nbs" / f"{name}.ipynb")[1].split(",")
     binder = (ROOT / "binder" / "requirements.txt").read_text()
     assert {"dev": "papermill"}.get(needed, needed) in re.split(r"\W", binder)
+
+
+def test_a_notebook_alone_can_download_its_data():
+    assert "import pooch" in (ROOT / "data_scripts" / "fetch.py").read_text()
+    assert "pooch" in re.split(r"\W", course.facts()["requirements"])
 
 
 def test_a_notebook_without_a_number_is_refused():

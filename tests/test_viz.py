@@ -22,6 +22,7 @@ from diffsda.viz import (
     compare,
     draw_sequence,
     filmstrip,
+    moving,
     show_frames,
     show_series,
     slider,
@@ -81,6 +82,16 @@ def test_compare_aligns_rows(kind):
     fig = compare({"original": kind(3), "copy": kind(3)})
     assert len(fig.axes) == 6
     assert [ax.get_ylabel() for ax in fig.axes[::3]] == ["original", "copy"]
+    more = compare({"original": kind(1), "variants": kind(3)})
+    drawn = [bool(ax.lines or ax.images) for ax in more.axes]
+    assert drawn == [True, False, False, True, True, True]
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0, 3.0])
+def test_a_range_is_found_where_all_values_are_alike_or_none_is_there(value, recwarn):
+    x = np.full((2, 5, 2), value)
+    low, high = show_series(x).axes[0].get_ylim()
+    assert low < high and not recwarn.list
 
 
 def test_series_and_rows_of_pixels():
@@ -199,6 +210,8 @@ def test_notebooks_get_a_gif_with_its_alternative_text(tmp_path):
         (lambda: filmstrip(films(2, C=2)), "C 1 or 3"),
         (lambda: filmstrip(films(2).movedim(2, -1)), "C 1 or 3"),
         (lambda: filmstrip(films(2) * torch.nan), "finite"),
+        (lambda: filmstrip((255 * films(2)).long()), "turn them into uint8"),
+        (lambda: moving(films(), ALT, rate=0), "rate must be above 0"),
         (lambda: draw_sequence(plt.subplots()[1], torch.zeros(4)), "must be"),
         (lambda: swap_grid(series(2), series(3), series(3, 2)), r"swaps must be \(2, 3, 5, 2\)"),
         (lambda: swap_grid(series(2), series(3, V=4), series(2, 3)), "dynamics must be"),
