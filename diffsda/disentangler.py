@@ -695,7 +695,7 @@ class Disentangler:
     def distil(
         self,
         things,  # to take codes from: those of the training, or others like them
-        steps: int = 2000,  # of the student's training
+        steps: int | None = None,  # of the student's training; None: as many as `distilled` takes
         **options,  # of `distilled` (35_distil): lessons, sampling, folder, progress
     ) -> "Disentangler":
         "The same model with a student that decodes in one call as its own sampling does. Raises ValueError for what the adapter cannot read."

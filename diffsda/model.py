@@ -347,7 +347,7 @@ class DiffSDA(Rebuildable):
     def distil(
         self,
         data,  # normalised sequences to take codes from: len(data), data[rows]
-        steps: int = 2000,  # of the student's training
+        steps: int | None = None,  # of the student's training; None: as many as `distilled` takes
         **options,  # of `distilled` in 35_distil: lessons, folder, callbacks, progress
     ) -> "DiffSDA":
         'The same model with a student beside its decoder: `decode(..., solver="one")` makes in one call what takes the decoder 63.'

@@ -156,7 +156,7 @@ def test_steps_are_those_of_the_configuration_unless_given(steps, made):
     config = TrainConfig(3, 8, warmup=0, log_every=1)
     callbacks = (lambda record: seen.append(record["step"]),)
     data = Sequences(torch.randn(8, 5, 2, 3))
-    distilled(small(), data, steps, config=config, callbacks=callbacks, **options)
+    small().distil(data, steps, config=config, callbacks=callbacks, **options)
     assert len(seen) == made
 
 
