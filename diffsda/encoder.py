@@ -139,6 +139,7 @@ class SequenceEncoder(Rebuildable):
                 f"d_noise must be 0 (the paper) or a standard deviation above it, got {d_noise}"
             )
         self.frames, self.shared, self.causal, self.hidden = frames, shared, causal, hidden
+        self.s_dim, self.d_dim = s_dim, d_dim
         width = hidden if causal else 2 * hidden
         self.reader = nn.LSTM(
             frames.features, hidden, layers, batch_first=True, bidirectional=not causal
@@ -187,10 +188,9 @@ class SequenceEncoder(Rebuildable):
     def told(self, factors: Factors) -> Tensor:  # (B, V, z_dim)
         "What the decoder is told of each frame: its factors, and a flag where d is withheld, if it ever is. Raises ValueError for codes of other widths."
         came = tuple(code.shape[-1] for code in factors)
-        own = self.to_s.out_features, self.to_d.out_features
-        if came != own:
+        if came != (self.s_dim, self.d_dim):
             raise ValueError(
-                f"codes must be of {own[0]} numbers (s) and {own[1]} (d), got {came[0]} and {came[1]}; are they of another model?"
+                f"codes must be of {self.s_dim} numbers (s) and {self.d_dim} (d), got {came[0]} and {came[1]}; are they of another model?"
             )
         z = factors.per_frame()
         if not self.withholds:

@@ -96,7 +96,7 @@ def draw_sequence(
         if limits:
             ax.set_ylim(limits)
 
-
+# %% ../nbs/00_viz.ipynb #viz-rows
 def _height(x, width: float, height: float, frames: int = 4) -> float:
     "The height of a panel `width` wide: `height`, or what a film needs."
     if x.ndim < 5:

@@ -447,7 +447,8 @@ def test_a_folder_keeps_everything_and_belongs_to_one_table(table, model, tmp_pa
     assert again.adapter == kept.adapter == replace(DAYS, values=("flow", "pressure"))
     pd.testing.assert_frame_equal(again.worth, kept.worth)
     files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"]
-    assert {path.suffix for path in files} == {".json", ".jsonl", ".safetensors"}, "no pickles"
+    kinds = {".json", ".jsonl", ".safetensors", ".lock"}
+    assert {path.suffix for path in files} == kinds, "no pickles"
     for other, adapter in (
         (example_table(days=10, seed=1), DAYS),
         (table, replace(DAYS, stride=12)),
