@@ -366,7 +366,10 @@ def _came_again(
 
     def read(room):
         path = folder / room / student / name / f"{name}.ipynb"
-        return nbformat.read(path, as_version=4).cells if path.exists() else []
+        try:
+            return nbformat.read(path, as_version=4).cells
+        except Exception:  # there is none yet, or grading was killed while it wrote
+            return []
 
     came = [cell.source for cell in read("submitted")]
     marks = [(cell.metadata.get("nbgrader", {}), cell.source) for cell in read("autograded")]

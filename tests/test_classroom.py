@@ -462,6 +462,8 @@ def test_points_given_by_hand_go_with_the_answer_they_were_given_to(tmp_path):
             mark.manual_score, mark.needs_manual_grade = 2, False
         book.db.commit()
     assert worth(how="thus", why="") == (2, 3)
+    (tmp_path / "course" / "autograded" / "ann" / "words" / "words.ipynb").write_text("{")  # killed
+    assert worth(how="thus", why="") == (0, 6)
     (tmp_path / "in" / "ann" / "words.ipynb").write_text("torn")
     (tmp_path / "in" / "bob").mkdir()
     hand_in(tmp_path / "in", "bob", "words", given)
