@@ -624,6 +624,8 @@ def test_nothing_is_written_for_a_fit_that_cannot_be(kind, tmp_path):
     for share in (1.0, -0.1):
         with pytest.raises(ValueError, match="held_out"):
             fit(kind, folder=home, held_out=share)
+    with pytest.raises(ValueError, match="too (few|little)"):
+        fit(replace(kind, many=kind.other), folder=home, held_out=0.9)
     assert not home.exists()
 
 
