@@ -156,8 +156,7 @@ def distil_command(args: argparse.Namespace) -> int:
 # %% ../nbs/53_commands.ipynb #shell-encode
 def encode_command(args: argparse.Namespace) -> int:
     "The exit status of `diffsda encode`: 0 once the codes are written."
-    import numpy as np
-
+    from diffsda.disentangler import write_arrays
     from diffsda.own import check_output, load, write_whole
 
     if Path(args.output).suffix.lower() == ".csv":
@@ -172,12 +171,7 @@ def encode_command(args: argparse.Namespace) -> int:
         for name, frame in factors._asdict().items():
             index = frame.index.to_frame().astype(str)
             tables |= {f"{name}_{level}": index[level].to_numpy(str) for level in index}
-
-        def write(path: Path):
-            with open(path, "wb") as file:  # of a path, numpy would not know the ending .NPZ
-                np.savez(file, **tables)
-
-        write_whole(write, output)
+        write_whole(partial(write_arrays, **tables), output)
         print(f"codes: {output}")
         return 0
     for name, frame in factors._asdict().items():

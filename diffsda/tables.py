@@ -135,9 +135,10 @@ def value_columns(
 
     def numeric(name: str) -> bool:
         column = table[name]
-        if pd.api.types.is_numeric_dtype(column) or _timely(column):
-            return not _timely(column)
-        return pd.to_numeric(column, errors="coerce").notna().any()
+        if _timely(column):
+            return False
+        of_numbers = pd.api.types.is_numeric_dtype(column)  # or of text that may be some
+        return of_numbers or pd.to_numeric(column, errors="coerce").notna().any()
 
     chosen = list(layout.values) or [name for name in free if numeric(name)]
     if not chosen:
