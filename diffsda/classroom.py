@@ -357,7 +357,7 @@ def _remark(folder: Path, student: str, name: str) -> str:
     }
     return "; ".join(f"{what}: {', '.join(which)}" for what, which in found.items() if which)
 
-
+# %% ../nbs/55_classroom.ipynb #c5d1f7a3
 def _came_again(
     folder: Path, student: str, name: str
 ) -> Callable:  # name of a graded cell -> whether
