@@ -6,8 +6,8 @@
 __all__ = ['FORMAT', 'OF_A_RUN', 'SigmaEmbedding', 'ScaleShift', 'modulate', 'group_norm', 'starts_at_zero', 'SelfAttention',
            'MadeAgain', 'made_again', 'Dropout', 'LayerNorm', 'compiler_works', 'compiled', 'activated',
            'ResidualBlock', 'Extra', 'Rebuildable', 'write_checkpoint', 'read_checkpoint', 'fingerprint', 'change_file',
-           'read_rows', 'store_rows', 'store_runs', 'gather_runs', 'save_module', 'load_module', 'obeys_progress',
-           'progress_bar']
+           'read_rows', 'store_rows', 'put_between', 'store_runs', 'gather_runs', 'save_module', 'load_module',
+           'obeys_progress', 'progress_bar']
 
 # %% ../nbs/06_blocks.ipynb #952782b3
 import glob
@@ -473,6 +473,23 @@ def store_rows(
         return kept[:place] + rows + kept[place:]
 
     _change_rows(path, with_ours)
+
+# %% ../nbs/06_blocks.ipynb #blocks-put-between
+def put_between(
+    path,  # a text file with the marks `<!-- name -->` and `<!-- end of name -->`, in this order
+    name: str,
+    text: str,
+):
+    "Puts text between two marks of a file, in the place of what stood there. Raises ValueError, and changes nothing, unless both marks are there once."
+    marks = f"<!-- {name} -->", f"<!-- end of {name} -->"
+
+    def changed(whole):
+        places = [whole.find(mark) for mark in marks]
+        if [whole.count(mark) for mark in marks] != [1, 1] or places[0] > places[1]:
+            raise ValueError(f"{path} must hold {marks[0]} and then {marks[1]}, each once")
+        return f"{whole[: places[0]]}{marks[0]}\n{text}\n{whole[places[1] :]}"
+
+    change_file(path, changed)
 
 # %% ../nbs/06_blocks.ipynb #blocks-store-runs
 OF_A_RUN = ("seed", "value", "values", "std", "seeds", "hardware", "machines", "command", "paper")

@@ -65,7 +65,15 @@ by_run = [path for path in NOTEBOOKS if path.stem not in REPORTED]
 @pytest.mark.slow
 @pytest.mark.parametrize("path", by_run, ids=lambda p: p.stem)
 def test_runs_in_fast_mode(path, tmp_path):
+    """And the README's tables are those of the notebooks that write them."""
     run_fast(path, tmp_path)
+    readme = (NBS.parent / "README.md").read_text(encoding="utf-8")
+    for cell in cells_of(path, "code"):
+        for name in re.findall(r'put_between\("../README.md", "(\w+)"', cell.source):
+            table = readme.split(f"<!-- {name} -->\n")[1].split(f"\n<!-- end of {name} -->")[0]
+            told = [output for _, output in outputs_of(tmp_path / path.name)]
+            told = [o.get("text") or o.get("data", {}).get("text/markdown", "") for o in told]
+            assert any(table in text for text in told), f"{path.stem} shows another table {name}"
 
 
 @pytest.mark.slow

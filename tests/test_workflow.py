@@ -16,7 +16,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from diffsda.blocks import change_file, store_rows, store_runs
+from diffsda.blocks import change_file, put_between, store_rows, store_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = yaml.safe_load((ROOT / "workflow" / "config.yaml").read_text(encoding="utf-8"))
@@ -151,6 +151,21 @@ def test_what_a_killed_run_left_beside_its_rows_is_cleared_away(tmp_path):
     (tmp_path / ".rows.json.123").write_text("[half")
     change_file(tmp_path / "rows.json", lambda text: text + "[]")
     assert {p.name for p in tmp_path.iterdir()} == {"rows.json", ".rows.json.lock"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["no marks", "<!-- end of t --> <!-- t -->", "<!-- t --> <!-- t --> <!-- end of t -->"],
+)
+def test_a_table_is_put_between_its_two_marks_or_nothing_is_changed(text, tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text("a\n<!-- t -->\nold\n<!-- end of t -->\nb\n")
+    put_between(path, "t", "new\nrows")
+    assert path.read_text() == "a\n<!-- t -->\nnew\nrows\n<!-- end of t -->\nb\n"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="must hold <!-- t --> and then <!-- end of t -->"):
+        put_between(path, "t", "new")
+    assert path.read_text() == text
 
 
 def test_new_rows_stand_where_the_former_stood(tmp_path):
