@@ -55,7 +55,7 @@ def _check_x(x: Tensor):
 def carry(y: Tensor, device) -> Tensor:
     "A tensor on another device. The way to a GPU is taken while both sides go on working."
     if torch.device(device).type == "cuda" and y.device.type == "cpu":
-        return y.pin_memory().to(device, non_blocking=True)
+        return y.contiguous().pin_memory().to(device, non_blocking=True)
     return y.to(device)
 
 # %% ../nbs/05_data.ipynb #a4417071

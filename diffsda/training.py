@@ -245,7 +245,7 @@ class _State:
         self.optimiser = torch.optim.AdamW(
             model.parameters(), config.lr, weight_decay=config.weight_decay, fused=True
         )
-        self.ema = AveragedModel(model) if config.ema else None
+        self.ema = AveragedModel(model, self.device) if config.ema else None
         self.buffers = list(model.buffers())  # to look for them takes as long as a small layer
         if self.ema:
             mean = self.ema.module

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffsda.data import TOYS, Scale, Sequences, bump, draw_strings, rotor, toy_splits
+from diffsda.data import TOYS, Scale, Sequences, bump, carry, draw_strings, rotor, toy_splits
 
 quick = settings(deadline=None, max_examples=40)
 
@@ -462,3 +462,18 @@ def test_ends_are_told_only_of_sequences_that_end_early():
     assert whole.ends is None
     early = Sequences(torch.zeros(2, 3, 1), torch.tensor([3, 2]))
     assert early.ends.tolist() == [3, 2] and early[:1].ends is None
+
+
+def test_a_tensor_that_repeats_its_numbers_can_go_to_a_gpu(monkeypatch):
+    "Memory of its own is pinned; numbers that share a place cannot be."
+
+    class Pinned(Exception):
+        pass
+
+    def pin(self):
+        assert self.is_contiguous()
+        raise Pinned
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    with pytest.raises(Pinned):
+        carry(torch.arange(3)[:, None].expand(3, 4), "cuda")

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import diffsda
 from diffsda import blocks, training
@@ -1022,11 +1023,25 @@ def test_a_gpu_replays_what_it_recorded():
     data, runs = Sequences(torch.randn(20, 5, 3)), []
     for graph in (False, True):
         model = small(static_first=0.5, withhold=0.2, d_noise=0.1).cuda()
-        config = replace(BRIEF, graph=graph, precision="fp32")
+        config = replace(BRIEF, graph=graph, precision="fp32", ema=0.9)
         quiet(model, denoising_loss, data, config)
         runs.append(tensors(model))
     for name, weight in runs[0].items():
         assert torch.allclose(weight, runs[1][name], atol=1e-4), name
+
+
+def test_the_running_mean_counts_where_the_weights_are(monkeypatch):
+    "On a GPU a count that stays on the CPU stops the first step."
+    places = []
+
+    class Spied(AveragedModel):
+        def __init__(self, model, device=None):
+            places.append(device)
+            super().__init__(model, device)
+
+    monkeypatch.setattr(training, "AveragedModel", Spied)
+    quiet(small(), denoising_loss, Sequences(torch.randn(8, 4, 3)), replace(BRIEF, ema=0.9))
+    assert places == [torch.device("cpu")]
 
 
 class Foreign(nn.Module):
