@@ -12,12 +12,13 @@ import torch
 from diffsda.audio import Chunks, Recordings, pooled
 from diffsda.cli import check_parameters, parameters_of, parse_value
 from diffsda.encoder import RECIPES, Factors
-from diffsda.sets import build
+from diffsda.sets import build, set_of
 from diffsda.sound import LogMel
 from diffsda.speech import (
     CORPORA,
     PREPARED,
     PRESETS,
+    SETS,
     Components,
     MeanCodes,
     MeanFrames,
@@ -342,8 +343,9 @@ def test_the_command_of_each_result_asks_for_that_result():
         assert data == row["data"] and asked["fast"] is False and asked["training"] == row["kind"]
         own = RECIPES[asked["recipe"]]["d_noise"] if asked["d_noise"] < 0 else asked["d_noise"]
         assert asked["recipe"] == row["recipe"] and own == row["d_noise"], row
-        own_length = data.endswith("_strings") or row["kind"] == "long"  # that of the preset
-        assert (asked["seconds"] or 0.8) == row["seconds"] or own_length, row
+        preset = set_of(SETS, data).preset(row["kind"])
+        length = voices_of(preset, asked["seconds"] or None, rate=16_000).seconds
+        assert length == pytest.approx(row["seconds"]), row
         assert asked["d_dim"] in (0, row["d_dim"])
         assert asked["part"] == row["part"] or asked["held_out"]
 
