@@ -43,16 +43,36 @@ class Factors(NamedTuple):
         return Factors(*map(torch.cat, zip(*parts)))
 
 # %% ../nbs/08_encoder.ipynb #062fcf78
+def _one_way(layer: nn.Module, features: int, ending: str) -> nn.Module:
+    "One layer of a recurrent network in one direction, with the very parameters whose names end so."
+    one = type(layer)(features, layer.hidden_size, batch_first=True, device="meta")
+    for name, _ in list(one.named_parameters()):
+        setattr(one, name, layer.get_parameter(name.removesuffix("_l0") + ending))
+    return one
+
+
 def run_recurrent(
-    layer: nn.Module,  # an LSTM or RNN with batch_first
+    layer: nn.Module,  # an LSTM, GRU or RNN with batch_first, without dropout
     h: Tensor,  # (B, V, features)
     lengths: Tensor | None,  # (B,) frames that exist; None: all V
 ) -> Tensor:  # (B, V, hidden), 0 at frames that do not exist
     "A recurrent layer over sequences of different lengths, none of which sees padding."
     if lengths is None:
         return layer(h)[0]
-    packed = pack_padded_sequence(h, lengths.cpu(), batch_first=True, enforce_sorted=False)
-    return pad_packed_sequence(layer(packed)[0], batch_first=True, total_length=h.shape[1])[0]
+    if h.is_cuda:
+        packed = pack_padded_sequence(h, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(layer(packed)[0], batch_first=True, total_length=h.shape[1])[0]
+    frames, lengths = torch.arange(h.shape[1], device=h.device), lengths.to(h.device)[:, None]
+    exists = frames < lengths
+    place = torch.where(exists, lengths - 1 - frames, frames)[..., None]
+    turned = lambda x: x.gather(1, place.expand(-1, -1, x.shape[-1]))
+    run = lambda x, ending: _one_way(layer, x.shape[-1], ending)(x)[0]
+    for k in range(layer.num_layers):
+        ways = [run(h, f"_l{k}")]
+        if layer.bidirectional:
+            ways.append(turned(run(turned(h), f"_l{k}_reverse")))
+        h = torch.cat(ways, -1)
+    return torch.where(exists[..., None], h, 0.0)
 
 # %% ../nbs/08_encoder.ipynb #c951740b
 RECIPES = {  # how `s` and `d` are kept apart: settings of SequenceEncoder

@@ -630,11 +630,26 @@ def test_padding_is_never_read_and_items_do_not_meet(options):
             assert close(together.s[b], alone.s[0])
 
 
-def test_recurrent_layers_leave_padding_at_0():
-    rnn, h = nn.RNN(3, 4, batch_first=True, bidirectional=True), torch.randn(2, 5, 3)
-    out = run_recurrent(rnn, h, torch.tensor([5, 3]))
-    assert out.shape == (2, 5, 8) and (out[1, 3:] == 0).all()
-    assert close(out[0], run_recurrent(rnn, h, None)[0])
+@pytest.mark.parametrize("kind", (nn.LSTM, nn.GRU, nn.RNN))
+@pytest.mark.parametrize("both_ways", (True, False))
+@pytest.mark.parametrize("layers", (1, 2))
+def test_recurrent_layers_never_meet_padding(kind, both_ways, layers):
+    net = kind(3, 4, layers, batch_first=True, bidirectional=both_ways)
+    h, lengths = torch.randn(3, 5, 3, requires_grad=True), torch.tensor([5, 1, 3])
+    over = [h, *net.parameters()]
+    weight = torch.randn(3, 5, 8 if both_ways else 4)
+    out = run_recurrent(net, h, lengths)
+    moved = torch.autograd.grad((out * weight).sum(), over)
+    alone = 0
+    for b, length in enumerate(lengths):
+        assert (out[b, length:] == 0).all()
+        own = net(h[b : b + 1, :length])[0][0]  # by torch, and without padding
+        assert close(out[b, :length], own)
+        alone = alone + (own * weight[b, :length]).sum()
+    assert all(map(close, moved, torch.autograd.grad(alone, over)))
+    state = torch.get_rng_state()
+    run_recurrent(net, h, lengths)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_encoding_in_double_precision():
