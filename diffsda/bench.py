@@ -6,12 +6,12 @@
 __all__ = ['PRESETS', 'IMAGES', 'SHAPES', 'RHO', 'STARTS', 'MUSTS', 'ASKED', 'multiply_adds', 'plain_features', 'plain_encode',
            'plain_network', 'plain_attention', 'plain_block', 'plain_unet', 'plain_loss', 'gradients', 'awake',
            'difference', 'Row', 'seconds', 'missed', 'measure', 'made_up', 'update', 'training_row', 'encode_row',
-           'plain_decode', 'recipe_row', 'swap_row', 'sampling_row', 'waves', 'multistep', 'distances', 'spoken',
-           'blobs', 'learned', 'multistep_row', 'plain_frames', 'our_frames', 'front_end_row', 'plain_eer',
-           'recordings', 'eer_memory', 'eer_row', 'PlainWindows', 'plain_batches', 'our_batches', 'loading_row',
-           'read_images', 'read_latents', 'PlainClips', 'write_images', 'write_latents', 'clips_row', 'peak_memory',
-           'memory_row', 'start_row', 'a_share', 'processes_row', 'matrix_peak', 'costs', 'rows_of_training',
-           'rows_of_sampling', 'main']
+           'packed', 'lengths_row', 'plain_decode', 'recipe_row', 'swap_row', 'sampling_row', 'waves', 'multistep',
+           'distances', 'spoken', 'blobs', 'learned', 'multistep_row', 'plain_frames', 'our_frames', 'front_end_row',
+           'plain_eer', 'recordings', 'eer_memory', 'eer_row', 'PlainWindows', 'plain_batches', 'our_batches',
+           'loading_row', 'read_images', 'read_latents', 'PlainClips', 'write_images', 'write_latents', 'clips_row',
+           'peak_memory', 'memory_row', 'start_row', 'a_share', 'processes_row', 'matrix_peak', 'costs',
+           'rows_of_training', 'rows_of_sampling', 'main']
 
 # %% ../nbs/60_bench.ipynb #ca372cdb
 import json
@@ -36,12 +36,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from .audio import Chunks, Recordings
 from .blocks import ResidualBlock, SelfAttention, store_rows
 from .data import Scale, Sequences, toy_splits
-from .encoder import Factors
+from .encoder import Factors, run_recurrent
 from .frames import MLPDecoder, MLPEncoder, UNet, UNetDecoder, UNetEncoder
 from .growth import peak
 from .loss import LossSum, edm_loss, log_normal_sigma
@@ -70,22 +71,6 @@ def multiply_adds(model: DiffSDA) -> tuple[int, int, int]:
     condition = count(model.decoder.embed_z, model.decoder.by_z)
     return count(model.encoder), condition, count(model.decoder) - condition
 
-# %% ../nbs/60_bench.ipynb #88dcc8f8
-def _one_direction(layer: nn.LSTM, suffix: str) -> nn.LSTM:
-    "Half of a bidirectional layer, on the same weights."
-    with torch.random.fork_rng(devices=[]):
-        half = nn.LSTM(layer.input_size, layer.hidden_size, batch_first=True)
-    for name, _ in list(half.named_parameters()):
-        setattr(half, name, getattr(layer, name + suffix))
-    return half
-
-
-def _turn(h: Tensor, lengths: Tensor) -> Tensor:
-    "Every sequence back to front, its padding left where it is."
-    v = torch.arange(h.shape[1], device=h.device)
-    v = torch.where(v < lengths[:, None], lengths[:, None] - 1 - v, v)
-    return h.gather(1, v[..., None].expand_as(h))
-
 # %% ../nbs/60_bench.ipynb #a6116088
 @singledispatch
 def plain_features(frames: nn.Module, x: Tensor) -> Tensor:
@@ -104,14 +89,10 @@ def _(frames: MLPEncoder, x: Tensor) -> Tensor:
 
 
 def plain_encode(model: DiffSDA, x: Tensor, lengths: Tensor) -> Factors:
-    "The factors of sequences; recurrent layers run through all V frames."
+    "The factors of sequences, their padding included."
     encoder = model.encoder
-    h = plain_features(encoder.frames, x)
-    if (lengths == x.shape[1]).all():
-        h = encoder.reader(h)[0]
-    else:
-        ahead, back = (_one_direction(encoder.reader, suffix) for suffix in ("", "_reverse"))
-        h = torch.cat([ahead(h)[0], _turn(back(_turn(h, lengths))[0], lengths)], dim=-1)
+    ragged = None if (lengths == x.shape[1]).all() else lengths
+    h = run_recurrent(encoder.reader, plain_features(encoder.frames, x), ragged)
     last = h[torch.arange(len(h), device=h.device), lengths - 1, : encoder.hidden]
     s = encoder.to_s(torch.cat([last, h[:, 0, encoder.hidden :]], dim=-1))
     return Factors(s, encoder.to_d(encoder.dynamics(h)[0]))
@@ -378,6 +359,24 @@ def encode_row(
     label, dtype = (", bf16", "bfloat16") if bf16 else ("", "float32")
     label = f"encoding, {name}{label}"
     return measure(label, plain, ours, must, aim, rounds=rounds, dtype=dtype, difference=gap)
+
+# %% ../nbs/60_bench.ipynb #bench-lengths
+def packed(layer: nn.Module, h: Tensor, lengths: Tensor) -> Tensor:
+    "A recurrent layer over sequences of different lengths, packed."
+    told = pack_padded_sequence(h, lengths, batch_first=True, enforce_sorted=False)
+    return pad_packed_sequence(layer(told)[0], batch_first=True, total_length=h.shape[1])[0]
+
+
+def lengths_row(name: str = "timit", count: int = 32, rounds: int = 5) -> Row:
+    "The LSTM of an encoder, to its gradients, over pieces half as long as a whole one and longer. Raises AssertionError if these differ."
+    torch.manual_seed(0)
+    layer, V = build(PRESETS[name], SHAPES[name][1:]).encoder.reader, SHAPES[name][0]
+    lengths, h = torch.randint(V // 2, V + 1, (count,)), torch.randn(count, V, layer.input_size)
+    loss = lambda run: (run(layer, h, lengths).square().sum(), h.numel())
+    sides = [partial(gradients, layer, partial(loss, run)) for run in (packed, run_recurrent)]
+    gap = difference(*(side() for side in sides))
+    assert gap < 1e-4, f"{name}: the gradients differ by {gap:.1e}"
+    return measure(f"different lengths, {name}", *sides, 1.5, 2.5, rounds=rounds, difference=gap)
 
 # %% ../nbs/60_bench.ipynb #22dc9820
 def plain_decode(model: DiffSDA, factors: Factors, x_T: Tensor, steps: int) -> Tensor:
@@ -919,7 +918,7 @@ def rows_of_sampling(name: str, report: Callable, rounds: int):
 ASKED = tuple(  # what names rows
     dict.fromkeys(
         ("etth1", "timit", "librispeech", *IMAGES, *MUSTS, "start", "processes", "equal error rate")
-        + ("recipe timit", "recipe etth1", "swap", "loading", "front end")
+        + ("recipe timit", "recipe etth1", "swap", "lengths", "loading", "front end")
     )
 )
 
@@ -969,6 +968,8 @@ def main(path="results/bench.json", rounds: int = 3, only: str = ""):
     for name in ("timit", "etth1"):
         if wanted(f"recipe {name}"):
             report(recipe_row(name, rounds=rounds))
+    if wanted("lengths"):
+        report(lengths_row(rounds=rounds))
     if wanted("swap"):
         report(swap_row(rounds=rounds))
         report(swap_row(known=False, rounds=rounds))

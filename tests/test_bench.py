@@ -115,6 +115,14 @@ def test_padding_is_never_read(lengths):
     assert torch.allclose(ours.d, plain.d * batch.frame_mask[..., None], atol=1e-5)
 
 
+def test_packed_layers_and_those_that_read_padding_last_have_the_same_gradients(monkeypatch):
+    row = bench.lengths_row("timit", 3, rounds=1)
+    assert row.difference < 1e-5 and row.plain > 0 and "timit" in row.name
+    monkeypatch.setattr(bench, "run_recurrent", lambda layer, h, lengths: layer(h)[0])
+    with pytest.raises(AssertionError, match="gradients differ"):
+        bench.lengths_row("timit", 3, rounds=1)
+
+
 def test_sampling_is_the_same_function(model):
     batch = sequences(model, [9, 9])
     factors, x_T = model.encode(batch), torch.randn(batch.x.shape)
