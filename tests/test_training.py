@@ -910,11 +910,11 @@ SCRIPT = """
 import os, signal, sys
 import torch, torch.distributed as dist
 from safetensors.torch import save_file
-from test_training import LossSum, SPREAD, denoising_loss, quiet, ragged, small, tensors
+from test_training import LossSum, RECIPE, SPREAD, denoising_loss, quiet, ragged, small, tensors
 
 folder, rank = sys.argv[1], int(os.environ["RANK"])
 torch.set_num_threads(1)
-one = small(seed=rank + 1)  # processes start from the first one's weights
+one = small(seed=rank + 1, **RECIPE)  # processes start from the first one's weights
 quiet(one, denoising_loss, ragged(), SPREAD)
 assert dist.get_world_size() == 2 and dist.get_rank() == rank
 
@@ -923,19 +923,19 @@ def spoiled(model, batch):
     return LossSum(total * (float("nan") if rank == 1 else 1.0), count)
 
 try:
-    quiet(small(), spoiled, ragged(), SPREAD)
+    quiet(small(**RECIPE), spoiled, ragged(), SPREAD)
     raise AssertionError("one process saw a NaN: both must stop")
 except FloatingPointError:
     pass
 
 stop = lambda record: record["step"] == 3 and signal.raise_signal(signal.SIGTERM)
-two = small()
+two = small(**RECIPE)
 try:
     quiet(two, denoising_loss, ragged(), SPREAD, folder=folder, callbacks=(stop,))
     raise AssertionError("one process got a signal: both must stop")
 except SystemExit as stopped:
     assert stopped.code == 143
-two = small(seed=9)
+two = small(seed=9, **RECIPE)
 history = quiet(two, denoising_loss, ragged(), SPREAD, folder=folder)
 assert [r["step"] for r in history] == [1, 2, 3, 4, 5, 6]
 results = {f"{n}.{k}": v for n, m in (("one", one), ("two", two)) for k, v in tensors(m).items()}
@@ -945,7 +945,9 @@ SPREAD = TrainConfig(steps=6, batch=7, lr=1e-2, warmup=2, ema=0.5, accumulate=2,
 
 
 def test_two_processes_are_one_with_twice_the_parts(tmp_path):
-    """Several trainings in one script, one of them stopped and resumed; 7 rows in 4 parts, each with its own count."""
+    """Several trainings in one script, static first; 7 rows in 4 parts, each with its own count.
+
+    One is stopped and resumed where the first phase ends: d is withheld in three of six steps."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     command = "-m torch.distributed.run --standalone --nproc-per-node 2".split()
@@ -960,12 +962,17 @@ def test_two_processes_are_one_with_twice_the_parts(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-4000:]
     first, second = (load_file(tmp_path / f"{rank}.out") for rank in (0, 1))
-    assert same(first, second)
-    alone = small()
+    # running statistics of d are each process's own; those of the first one are saved (08_encoder)
+    own = [k for k in first if ".normalise." in k]
+    shared = lambda found: {k: v for k, v in found.items() if k not in own}
+    assert len(own) == 6 and same(shared(first), shared(second))
+    # a bias that they take away again has a gradient of rounding errors, whose size AdamW does not mind
+    own.append("one.encoder.to_d.bias")
+    alone = small(**RECIPE)
     history = quiet(alone, denoising_loss, ragged(), replace(SPREAD, accumulate=4))
     for k, v in tensors(alone).items():
         assert torch.equal(first[f"one.{k}"], first[f"two.{k}"])  # stopped and resumed: bit for bit
-        assert torch.allclose(first[f"one.{k}"], v, rtol=1e-4, atol=1e-5), k
+        assert f"one.{k}" in own or torch.allclose(first[f"one.{k}"], v, rtol=1e-4, atol=1e-5), k
     assert torch.allclose(first["loss"], torch.tensor([r["loss"] for r in history]), rtol=1e-4)
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
