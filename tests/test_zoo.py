@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import diffsda
-from diffsda import DiffSDA, pretrained
+from diffsda import DiffSDA, Factors, pretrained
 from diffsda.cases import case_of, known_set
-from diffsda.data import toy_splits
+from diffsda.data import Sequences, toy_splits
 from diffsda.judges import judged, train_judge, who_carries
 from diffsda.training import TrainConfig
 from diffsda.zoo import CARD, card, ship
@@ -57,6 +57,30 @@ def test_a_shipped_model_has_a_score_of_its_card(name):
         assert (again.x - a.x)[a.mask.expand_as(a.x)].square().mean() < 1.3 * said
         compared += 1
     assert compared
+
+
+@pytest.mark.parametrize("name", pretrained())
+def test_a_shipped_model_swaps_whatever_has_its_frames(name):
+    "It needs no data for that: a swap is what the two codes decode to, and another code is seen in it."
+    model, g = pretrained(name), torch.Generator().manual_seed(0)
+    noise = lambda: torch.randn(2, 5, *model.encoder.frames.frame, generator=g)
+    a, b = Sequences(noise()), Sequences(noise())
+    ours, theirs = model.encode(a), model.encode(b)
+    assert ours.s.shape == (2, model.encoder.s_dim) and ours.d.shape == (2, 5, model.encoder.d_dim)
+    x_T, sampling = torch.randn(a.x.shape, generator=g), card(name)["sampling"]
+    swap = lambda one, other: model.swap(one, other, x_T, **sampling).x
+    swapped = swap(a, b)
+    assert swapped.shape == a.x.shape and swapped.isfinite().all()
+    assert torch.equal(swapped, model.decode(Factors(ours.s, theirs.d), x_T, **sampling))
+    for without in (swap(a, a), swap(b, b)):  # other d, other s
+        assert (swapped - without).square().mean().sqrt() > 0.05
+
+
+def test_shipped_models_together_are_small():
+    "What a student downloads with the package, whole: cards, recipes, weights."
+    files = [f for f in diffsda.zoo._SHIPPED.rglob("*") if f.is_file()]
+    assert sum(file.stat().st_size for file in files) < 20e6
+    assert len([f for f in files if f.suffix == ".safetensors"]) == len(pretrained()) >= 7
 
 
 def test_cards_are_whole():
