@@ -147,7 +147,8 @@ class DSVAE(Codec):
     """A sequential variational autoencoder with one static and V dynamic codes (Li & Mandt 2018, the full posterior).
 
     Differs from the paper: the frame networks are passed in, and the decoder's variance is that of the
-    residual (`dsvae_loss`). A subclass that reads in another way replaces `read_by` and `posterior`."""
+    residual (`dsvae_loss`). Differs from the public code: the prior of `d` is one LSTM layer, not two in a row.
+    A subclass that reads in another way replaces `read_by` and `posterior`."""
 
     def __init__(
         self,

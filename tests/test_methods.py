@@ -1,14 +1,20 @@
 """The methods of the field: their losses by hand, what each code may know, and doors that are the same for all."""
 
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
+import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from makers import Lazy, close
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from diffsda.cases import HEARD, known_set
+from diffsda.cli import parameters_of
 from diffsda.data import Sequences
 from diffsda.dsvae import DSVAE, Gaussian, evidence_bound
 from diffsda.encoder import Factors
@@ -577,3 +583,85 @@ def test_steps_are_recorded_unless_their_loss_looks_at_a_number(name, monkeypatc
     monkeypatch.setattr("diffsda.methods.fit_network", keep)
     fit_method(name, data, replace(TINY, config=replace(TINY.config, graph=True)))
     assert asked == [not looked]
+
+
+# ---- the page of tables (47_rivals), on rows that are made up
+
+
+PAGE = Path(__file__).resolve().parent.parent / "nbs" / "47_rivals.ipynb"
+EIGHT = [name for name in LEARNERS if name != "supervised"]
+
+
+def row(method, metric, value, data="dots", steps=9, **more):
+    command = f"diffsda run rivals -p data {data} -p fast False -p steps 9 -p seed 0"
+    told = {"hardware": "a core", "values": {"0": value}, "seeds": 1, "command": command}
+    return dict(data=data, method=method, metric=metric, value=value, steps=steps, **told) | more
+
+
+@pytest.fixture(scope="module")
+def page():
+    "What the cells of 47_rivals define that need no training; with no rows at all."
+    drawn = {"re": re, "np": np, "pd": pd, "METHODS": METHODS, "results": "", "plt": None}
+    drawn |= {"read_rows": lambda path: [], "display": lambda shown: None, "Markdown": str}
+    for cell in nbformat.read(PAGE, as_version=4).cells:
+        if "read_rows(results)\n" in cell.source or re.search(
+            "^COLUMNS|^def (table_of|kept_table|ranked|not_yet_run)", cell.source, re.M
+        ):
+            exec(cell.source, drawn)
+    return drawn
+
+
+def test_each_set_that_can_be_asked_for_is_waited_for(page):
+    sets = parameters_of(PAGE)["data"].choices
+    assert page["SETS"] == tuple(sets) and len(page["not_yet_run"]([])) == len(sets)
+    assert all(known_set(name).modality != "sound" or name in HEARD for name in sets)
+    assert "ravdess" in sets
+
+
+def test_what_is_not_yet_run_is_asked_for_with_the_steps_of_its_set(page):
+    there = [name for name in METHODS if name not in ("SPYL", "SKD")]
+    rows = [row(name, "lost of the variance", 1.0, "bump") for name in there]
+    rows += [row(name, "lost of the variance", 1.0, "rotor") for name in METHODS]
+    commands = page["not_yet_run"](rows)
+    told = 'diffsda run rivals -p data bump -p fast False -p steps 9 -p methods "SPYL; SKD"'
+    assert commands[0] == told and not any("rotor" in command for command in commands)
+    assert "diffsda run rivals -p data ravdess -p fast False" in commands
+
+
+def test_a_kept_label_shows_three_numbers_and_sets_without_them_no_table(page):
+    numbers = {"IS": 2.414, "H(y|x)": 0.402, "H(y)": 1.283}
+    rows = [row("SKD", f"kept: hair, {k}", v) for k, v in numbers.items()]
+    table = page["kept_table"](rows)
+    assert table.split("\n")[0] == "| method | hair |" and "| SKD | 2.41 / 0.40 / 1.28 |" in table
+    assert page["kept_table"]([row("SKD", "swap: static hair from s", 50.0)]) == ""
+
+
+def test_codes_are_measured_per_frame_only_where_sequences_have_too_few_labels(page):
+    frames = [row("SKD", "per frame: D", 0.2)]
+    both = [*frames, row("SKD", "per sequence: D", 0.5)]
+    assert page["numbers_of"](frames, "SKD")["D"] == [20]
+    assert page["numbers_of"](both, "SKD")["D"] == [50]
+    told = page["told_of"]
+    assert "D to MIG are per frame" in told(frames) and "per frame" not in told(both)
+
+
+def test_a_set_of_which_no_judge_reads_a_label_has_a_table(page):
+    rows = [row("the judge", "judge: hand", 20.0), row("SKD", "lost of the variance", 5.0)]
+    assert "in less than half; hand, which" in page["told_of"](rows)
+    assert "| SKD | 1 | 5.0 |" in page["table_of"](rows)
+
+
+def test_nothing_is_ranked_where_all_are_at_chance_in_their_worst_label(page):
+    """Of dots nobody carries the size, though all are far above the mean frame's worst label, the hue."""
+
+    def swaps(data, size):
+        rows = [row("mean frame", f"swap: static {k} from s", v, data, 0) for k, v in CHANCE]
+        for i, name in enumerate(EIGHT):
+            rows += [row(name, "swap: static size from s", size + i / 10, data)]
+            rows += [row(name, "swap: static hue from s", 90.0, data)]
+        return rows
+
+    CHANCE = (("size", 35.0), ("hue", 14.0))
+    ranks, empty = page["ranked"](swaps("dots", 36.0) + swaps("lines", 60.0))
+    assert empty == [("dots", "stays")] and list(ranks.index) == [("lines", "stays")]
+    assert ranks.loc[("lines", "stays"), EIGHT].tolist() == [8, 7, 6, 5, 4, 3, 2, 1]
