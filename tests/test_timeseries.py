@@ -1,6 +1,7 @@
 """From prepared arrays to sequences: made-up sets in the prepared format checked row by row, and the real ones where they are."""
 
 import importlib
+import itertools
 import json
 import shlex
 import shutil
@@ -617,3 +618,31 @@ def test_the_command_of_each_result_asks_for_its_recipe():
         told = "static first" if static_first else "capacity" if noisy else "paper"
         assert (told, str(given["training"])) == (row["recipe"], row["kind"]), row["command"]
     assert len(trained) > 500
+
+
+def names_in(notebook, *cells):
+    """What some cells of a notebook define, which is run elsewhere."""
+    stored = json.loads((ROOT / "nbs" / notebook).read_text(encoding="utf-8"))["cells"]
+    source = {cell["id"]: "".join(cell["source"]) for cell in stored}
+    names = {"pd": pd, "np": np}
+    for cell in cells:
+        exec(source[cell], names)
+    return names
+
+
+def test_runs_that_keep_s_and_d_apart_differently_share_no_folder_and_no_row():
+    named = names_in("42_timeseries_experiments.ipynb", "series-named")["named"]
+    rows = names_in("43_timeseries_results.ipynb", "431f084e")
+    usual, folders, told = PRESETS["har_short"], {}, {}
+    for recipe, d_noise, mask in itertools.product(RECIPES, (None, 0.0, 0.1, 0.5, 1.0), (0, 1)):
+        preset = replace(usual.by(recipe), mask_channel=bool(mask))
+        preset = preset if d_noise is None else replace(preset, d_noise=d_noise)
+        folder = named(recipe, preset)
+        folders.setdefault(folder, set()).add(preset)
+        experiment = rows["experiment_of"]({"recipe": folder})
+        told.setdefault(experiment, set()).add(preset)
+        apart = "static first" if preset.static_first else "capacity" if preset.d_noise else "paper"
+        assert rows["recipe_of"](experiment) == apart, folder
+    assert {len(presets) for presets in (folders | told).values()} == {1}
+    kept = {"static_first", "static_first-mask", "d_noise_0", "d_noise_1-mask"}
+    assert kept <= set(folders)  # the names of runs that are stored
