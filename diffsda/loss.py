@@ -6,7 +6,9 @@
 __all__ = ['log_normal_sigma', 'edm_weight', 'LossSum', 'edm_loss']
 
 # %% ../nbs/03_loss.ipynb #7309f2d1
+import math
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
@@ -20,15 +22,25 @@ def log_normal_sigma(
     P_mean: float = -0.4,  # mean of ln sigma; EDM's own value is -1.2
     P_std: float = 1.0,  # standard deviation of ln sigma; EDM's own value is 1.2
     *,
+    lowest: float = 0.0,  # where the normal is cut off: no level lies below; 0 is all of it
     device: torch.device | str | None = None,
 ) -> Tensor:  # (*shape) positive, in data units
     """Noise levels for training, ln sigma ~ N(P_mean, P_std^2) (Karras et al. 2022, table 1).
 
-    Raises ValueError if `P_std` is negative."""
+    Raises ValueError if `P_std` is negative, or if less than a millionth of the levels lies above `lowest`."""
     if not P_std >= 0:
         raise ValueError(f"P_std must not be negative, got {P_std:g}; it is the spread of ln sigma")
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    return (P_mean + P_std * torch.randn(shape, device=device)).exp()
+    if lowest <= 0:
+        return (P_mean + P_std * torch.randn(shape, device=device)).exp()
+    above = NormalDist().cdf((P_mean - math.log(lowest)) / max(P_std, 1e-12))  # their share
+    if above < 1e-6:
+        raise ValueError(
+            f"no level to draw: almost none of ln sigma ~ N({P_mean:g}, {P_std:g}^2) lies above "
+            f"lowest {lowest:g}; lower it"
+        )
+    upper = above * (1 - torch.rand(shape, device=device))  # share of levels above the one drawn
+    return (P_mean - P_std * torch.special.ndtri(upper)).exp().clamp(min=lowest)
 
 # %% ../nbs/03_loss.ipynb #4f0ae83a
 def edm_weight(

@@ -378,13 +378,14 @@ def denoising_loss(
     P_mean: float = -0.4,  # of ln sigma; -1.2 for data with much fine detail
     P_std: float = 1.0,  # of ln sigma
     draws: int = 1,  # noise levels per frame and encoding
+    lowest: float = 0.0,  # no noise level below is trained; 0: all are
 ) -> LossSum:
     "The one loss of DiffSDA, summed over observed values (paper, eq. 3; one sigma per frame)."
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
     factors = model.encoder(batch.x, batch.ends, batch.mask)
     x = batch.x.expand(draws, *batch.x.shape)
-    sigma = log_normal_sigma(x.shape[:3], P_mean, P_std, device=x.device)
+    sigma = log_normal_sigma(x.shape[:3], P_mean, P_std, lowest=lowest, device=x.device)
     return edm_loss(
         model.denoiser(factors), x, sigma, torch.randn_like(x), batch.mask, model.sigma_data
     )

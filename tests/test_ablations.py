@@ -9,18 +9,26 @@ import torch
 
 import diffsda.ablations as ablations
 from diffsda.ablations import (
+    PAPER,
     PRIORS,
     RECIPES_OF,
     Change,
     ablations_of,
     add_run,
+    blind_to,
     cut_windows,
     fit_changed,
     judged_drawn,
     linear_leaks,
     measured,
+    missing_runs,
     once,
+    paper_of,
     prior_of,
+    readable,
+    runs_of,
+    steps_shown,
+    stored_as,
 )
 from diffsda.blocks import Rebuildable, read_rows
 from diffsda.cases import TOY_SHORT, Case
@@ -28,7 +36,9 @@ from diffsda.cli import parameters_of
 from diffsda.data import Sequences
 from diffsda.encoder import RECIPES, Factors
 from diffsda.judges import train_judge
+from diffsda.loss import log_normal_sigma
 from diffsda.methods import weights
+from diffsda.model import denoising_loss
 from diffsda.sets import build
 from diffsda.training import TrainConfig
 
@@ -140,6 +150,106 @@ def test_noise_is_drawn_as_the_setting_says(case, monkeypatch):
     model_with(case, "sigma", "1.2 / 1.2")
     assert seen[0] == ((8, 8, 8), TOY_SHORT.P_mean, TOY_SHORT.P_std)  # draws, batch, frames
     assert seen[1] == ((TOY_SHORT.draws, 8, 8), 1.2, 1.2)
+
+
+@pytest.mark.parametrize("P_mean, P_std", [(-0.4, 1.0), (0.5, 1.7), (-1.2, 1.2)])
+def test_levels_that_are_cut_off_below_are_the_others_as_they_were(P_mean, P_std):
+    torch.manual_seed(0)
+    cut = log_normal_sigma((200, 200), P_mean, P_std, lowest=2.0)
+    whole = log_normal_sigma(2_000_000, P_mean, P_std)
+    assert cut.shape == (200, 200) and cut.min() >= 2 and cut.isfinite().all()
+    shares = torch.tensor([0.02, 0.25, 0.5, 0.75, 0.98])
+    ours, theirs = (x.flatten().log().quantile(shares) for x in (cut, whole[whole >= 2][:40_000]))
+    assert (ours - theirs).abs().max() < 0.06 * P_std
+    torch.manual_seed(1)
+    asked = log_normal_sigma(9, P_mean, P_std, lowest=0.0)  # what nobody cut is drawn as ever
+    torch.manual_seed(1)
+    assert torch.equal(asked, log_normal_sigma(9, P_mean, P_std))
+    with pytest.raises(ValueError, match="lowest 1e\\+06"):
+        log_normal_sigma(9, P_mean, P_std, lowest=1e6)
+    assert (log_normal_sigma(9, 1.0, 0.0, lowest=2.0).log() - 1).abs().max() < 1e-6
+
+
+def test_no_level_below_the_last_of_sampling_is_trained(case, monkeypatch):
+    seen = []
+
+    def watch(*args, **options):
+        seen.append(log_normal_sigma(*args, **options))
+        return seen[-1]
+
+    monkeypatch.setattr("diffsda.model.log_normal_sigma", watch)
+    for setting in ("all", "none below sampling"):
+        model = model_with(case, "levels trained", setting)
+    below = [(sigma < TOY_SHORT.lowest).float().mean() for sigma in seen]
+    assert below[0] > 0.7 and below[1] == 0
+    denoising_loss(model, case.asked, draws=3, lowest=5.0)
+    assert seen[-1].shape == (3, 10, 8) and seen[-1].min() >= 5
+
+
+def test_levels_trained_are_compared_at_one_sampling():
+    deep = replace(TOY_SHORT, levels=32, lowest=0.002)  # as sensors and patients are sampled
+    for preset in (TOY_SHORT, deep):
+        both = ablations_of(preset)["levels trained"].values()
+        assert {tuple(replace(preset, **c.preset).sampling.items()) for c in both} == {
+            (("steps", 4), ("lowest", 2.0))
+        }
+        assert [change.trains() for change in both] == [False, True]
+    of_deep = ablations_of(deep)["levels trained"]["all"]
+    assert stored_as("levels trained", "all", of_deep) == ("levels trained", "all")
+
+
+def test_a_run_with_fewer_levels_has_the_numbers_of_any_other(case):
+    judge = train_judge(case.learnt, TrainConfig(3, 8, warmup=1))
+    few = []
+    for setting in ("all", "none below sampling"):
+        model, preset = fit_changed(case, TABLE["levels trained"][setting], progress=False)
+        few.append(measured(model, judge, case, preset.sampling))
+    assert few[0].keys() == few[1].keys() and few[0] != few[1]
+
+
+def test_the_papers_rows_stand_beside_ours_also_where_ours_is_the_base():
+    stored = [run for _, run, _ in runs_of(TOY_SHORT)]
+    assert {paper_of(TOY_SHORT, run) for run in stored} == {None, *PAPER.values()}
+    base = {"ablation": "base", "setting": "base"}
+    assert paper_of(TOY_SHORT, base) == PAPER["static code", "one s"]
+
+
+def told(metric="lost", value=1.0, steps=400, data="digits", **run):
+    return {"data": data, "steps": steps, "metric": metric, "value": value} | run
+
+
+def test_one_longer_run_does_not_empty_a_set():
+    many = [told(steps=1000)] * 5
+    assert steps_shown([*many, told(steps=2000)]) == {"digits": 1000}
+    assert steps_shown([told(steps=2000), *many]) == {"digits": 1000}
+    assert steps_shown([*many, *[told(steps=2000)] * 5]) == {"digits": 2000}
+    assert steps_shown([*[told(steps=2000)] * 5, *many]) == {"digits": 2000}
+    assert steps_shown([*many, told(data="bump")]) == {"digits": 1000, "bump": 400}
+
+
+def test_a_label_that_the_judge_cannot_read_judges_nothing():
+    judge = [told(f"judge: {k}", v) for k, v in (("hand", 51.0), ("hand", 30.0), ("digit", 51.0))]
+    asked = "swap: static hand from s", "swap: static hand from d", "drawn: H(y|x) of hand"
+    kept = [told("swap: static digit from s"), told("read: hand, d"), told("lost of the variance")]
+    kept += [told(asked[0], data="other"), told("swap: level_distance, from_s")]
+    kept += [told("drawn: H(y) of digit"), told("drawn: Frechet distance")]
+    assert blind_to(judge) == {("digits", "hand")}
+    assert readable([*judge, *map(told, asked), *kept]) == [*judge, *kept]
+
+
+def test_what_is_missing_is_counted_for_each_seed():
+    runs = [run for _, run, _ in runs_of(TOY_SHORT)]
+    rows = [told(seed=0, **run) for run in runs]
+    assert missing_runs(rows, TOY_SHORT, 0) == {}
+    lacks = missing_runs(rows, TOY_SHORT, 1)
+    assert sum(lacks.values()) == len({tuple(run.values()) for run in runs})
+    assert lacks["window"] == 2 and lacks["prior"] == len(PRIORS)  # the base came before
+    depth = {"recipe": "static first", "ablation": "depth", "setting": "2 layers"}
+    rows = [row for row in rows if row["ablation"] != "depth"]
+    assert missing_runs(rows, TOY_SHORT, 0) == {"depth": 1}
+    assert missing_runs([*rows, told(seed=0, **depth)], TOY_SHORT, 0) == {}
+    paper = [run["recipe"] for _, run, _ in runs_of(TOY_SHORT, ("window",), ("paper",))]
+    assert paper == ["paper"] * 3
 
 
 def test_shorter_windows_read_as_many_frames_a_step(case, monkeypatch):
