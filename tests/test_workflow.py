@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -16,7 +17,8 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from diffsda.blocks import change_file, put_between, store_rows, store_runs
+from diffsda.blocks import change_file, put_between, read_rows, store_rows, store_runs
+from diffsda.encoder import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = yaml.safe_load((ROOT / "workflow" / "config.yaml").read_text(encoding="utf-8"))
@@ -244,6 +246,88 @@ def test_every_run_and_table_that_is_listed_can_be_called(listed, monkeypatch):
         cli.check_parameters(
             experiment.notebook, dict(zip(pairs[1::3], map(cli.parse_value, pairs[2::3])))
         )
+
+
+GROUPS = {  # of trials, as 17_capacity calls them
+    "length": "half first, by itself",
+    "parts": "first quarter alone, first quarter, noise, first quarter, withheld, withheld alone",
+    "leak": "held, apart, residual, rising, rate, read back, apart 128 a step",
+}
+SOME_OF = ("methods", "ablations", "recipes", "trials", "afterwards")  # lists of names
+WHOLE = {("recipes", ""), *((name, "all") for name in SOME_OF)}
+WIDER = {  # what a row's command says -> what a call that makes the row may say instead
+    ("protocol", "correct"): "both",
+    ("protocol", "published"): "both",
+    ("brief", True): False,
+    ("seconds", 0.8): 0.0,  # 0 is the preset's; the first rows of voices spelt out its 0.8
+}
+OF_ITS_OWN = {
+    "17_capacity": ("trials", "afterwards")
+}  # rows of these name them, as others need not
+
+
+def names_in(text):
+    "The names in a list of trials, or of others, in pieces: some names hold a comma."
+    entries = re.split("[,;] ", text)
+    return {name for entry in entries for name in GROUPS.get(entry, entry).split(", ")}
+
+
+def is_made_by(call, name, asked):
+    "Whether a call says of a parameter what a row's command does, or more."
+    says = call[name]
+    if says == asked or says == WIDER.get((name, asked)):
+        return True
+    if name not in SOME_OF or not asked:
+        return False
+    return (name, says) in WHOLE or asked == "nothing" or names_in(asked) <= names_in(says)
+
+
+def parameters_in(words):
+    "The notebook of a call of `diffsda run`, and all its parameters, also those that the call leaves as they are."
+    from diffsda import cli
+
+    experiment, told = cli.find_experiment(words[0], ROOT / "nbs")
+    found = {k: v.default for k, v in cli.parameters_of(experiment.notebook).items()} | told
+    found |= dict(zip(words[2::3], map(cli.parse_value, words[3::3])))
+    if found.get("d_noise") == RECIPES.get(found.get("recipe"), {}).get("d_noise"):
+        found["d_noise"] = -1.0  # the recipe's
+    return experiment.notebook.stem, found
+
+
+def commands_in(row):
+    "The command of a row, for each of its seeds."
+    loop = re.fullmatch(r"for seed in ([\d ]+); do (.+); done", row["command"])
+    return [loop[2].replace("$seed", k) for k in loop[1].split()] if loop else [row["command"]]
+
+
+def test_every_row_of_the_results_is_made_by_a_run_that_is_listed(listed, monkeypatch):
+    "Or by a target of the Makefile. Of what is not trained the steps do not matter."
+    from diffsda import cli
+
+    monkeypatch.setattr(cli, "parameters_of", cache(cli.parameters_of))
+    monkeypatch.setattr(cli, "find_experiment", cache(cli.find_experiment))
+    runs = [words[2 : words.index("-o")] for words in listed if words[1:2] == ["run"]]
+    calls = [parameters_in(words) for words in runs]
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+    rows = [row for file in (ROOT / "results").glob("*.json") for row in read_rows(file)]
+    missing = []
+    for command, untrained in {
+        (c, row.get("steps") == 0) for row in rows for c in commands_in(row)
+    }:
+        tool, *words = shlex.split(command)
+        if tool == "make":
+            assert words[0] in targets, command
+            continue
+        notebook, asked = parameters_in(words[1:])
+        unsaid = [name for name in OF_ITS_OWN.get(notebook, ()) if name not in words]
+        unsaid += ["steps"] * untrained
+        told = [name for name in asked if name not in unsaid]
+        if not any(
+            where == notebook and all(is_made_by(call, k, asked[k]) for k in told)
+            for where, call in calls
+        ):
+            missing.append(command)
+    assert not missing, "\n".join(sorted(missing))
 
 
 def test_the_sets_that_runs_read_are_prepared_before_them(listed):
