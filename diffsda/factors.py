@@ -94,8 +94,8 @@ def effect_matrix(
     judge: Judge,
     amounts: tuple = (-2, -1, 1, 2),  # standard deviations of codes along the direction
 ) -> pd.DataFrame:  # a row a direction, s0 .. d0 .., a column a class label
-    "Percent of a judge's verdicts that each direction changes."
-    made = lambda codes: Sequences(decode(codes), data.lengths)
+    "Percent of a judge's verdicts that each direction changes; what is decoded has the holes of `data`."
+    made = lambda codes: Sequences(decode(codes), data.lengths, data.observed)
     own, rows = made(factors), {}
     for letter, found in along._asdict().items():
         code = getattr(factors, letter)
@@ -132,7 +132,7 @@ def exchanges(
     frame_judge: Judge | None = None,  # trained on `label_each_frame`, for consistency
     seed: int = 0,  # of the pairs
 ) -> pd.DataFrame:  # rows (factor, label); percent
-    """What a judge says of sequences `b` with one factor of others, `a`.
+    """What a judge says of sequences `b`, holes included, with one factor of others, `a`.
 
     Columns: from_a, from_b over pairs that differ in the label; on all pairs accuracy against the label of `a`; chance; consistency; numbers that the factor has."""
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
@@ -141,7 +141,7 @@ def exchanges(
     lengths, rows = torch.minimum(a.lengths, b.lengths), {}
     for factor, part in named.parts.items():
         x = decode(named.only(factor, codes_a, codes_b))
-        made = Sequences(x, lengths, None, a.static, a.dynamic, a.classes)
+        made = Sequences(x, lengths, b.observed, a.static, a.dynamic, a.classes)
         right, carried = judged(judge, made), who_carries(judge, made, a, b)
         each = {}
         if frame_judge is not None and factor in a.static:

@@ -1,15 +1,18 @@
 """Directions, effects and single factors, on made-up codes whose answers are known, and through the one door."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 import diffsda
+from diffsda.cli import parameters_of
 from diffsda.commands import add_commands
-from diffsda.data import Scale, Sequences, bump
+from diffsda.data import TOYS, Scale, Sequences, bump
 from diffsda.disentangler import Disentangler, Plain
 from diffsda.encoder import Factors
 from diffsda.explore import LEAST, Directions, NamedFactors
@@ -28,6 +31,7 @@ from diffsda.factors import (
     same_noise,
 )
 from diffsda.methods import PrincipalCodes
+from diffsda.training import TrainConfig
 
 
 class Signs:
@@ -371,6 +375,36 @@ def test_consistency_counts_frames():
     )
 
 
+class Seen:
+    "Says whether anything of a sequence's second half is there."
+
+    standard = {}
+
+    def verdicts(self, data):
+        return {"a": data.x[:, 2:].ne(0).any(-1).any(1).long()}
+
+
+def test_what_is_decoded_has_the_holes_of_the_sequence_it_is_made_of():
+    """Every other sequence was not observed in its second half; a value drawn there is none."""
+    codes = grid(40)
+    whole = labelled(codes)
+    there = torch.ones_like(whole.x, dtype=torch.bool)
+    there[::2, 2:] = False
+    data = Sequences(whole.x, None, there, {"a": torch.arange(40) % 2})
+    walked = []
+
+    class Looking(Seen):
+        def verdicts(self, data):
+            walked.append(super().verdicts(data)["a"])
+            return {"a": walked[-1]}
+
+    along = Factors(unit([1.0, 0.0]), unit([1.0]))
+    effect_matrix(spoken, codes, data, along, Looking())
+    assert all(torch.equal(seen, torch.arange(40) % 2) for seen in walked)
+    table = exchanges(spoken, NamedFactors({"a": ALL["a"]}), codes, data, Seen())
+    assert tuple(table.loc[("a", "a"), ["from_a", "from_b"]]) == (0, 100)
+
+
 def test_numbers_go_to_the_labels_they_tell():
     codes = grid(100)
     told = importances(codes, labelled(codes))
@@ -522,3 +556,54 @@ def test_shell_names_and_swaps(door, tmp_path, capsys):
     want = again.swap(walks[:1], walks[1:2], only="width").x.numpy()
     with np.load(tmp_path / "c.npz") as held:
         assert np.array_equal(held["x"], want)
+
+
+# ---- what the page does on its own (44_factors)
+
+
+PAGE = Path(__file__).resolve().parent.parent / "nbs" / "44_factors.ipynb"
+
+
+def page(of, data="bump"):
+    "What the cells that define `of` define, for a set."
+    names = {"data": data, "seed": 0, "results": "", "TrainConfig": TrainConfig, "TOYS": TOYS}
+    names |= {"torch": torch, "Factors": Factors, "NamedFactors": NamedFactors}
+    names |= {"read_rows": lambda path: [], "pretrained": diffsda.pretrained}
+    for cell in nbformat.read(PAGE, as_version=4).cells:
+        if f"def {of}(" in cell.source:
+            exec(cell.source, names)
+    return names
+
+
+def test_each_shipped_model_can_be_asked():
+    assert set(diffsda.pretrained()) <= set(parameters_of(PAGE)["data"].choices)
+
+
+def test_a_label_that_another_one_settles_is_named_alone():
+    """The season of a month lies where the month does; shirts are beside both and are named in any case."""
+    codes, data, *_ = additive(120, 0)
+    data = replace(data, static=data.static | {"kind": data.static["hair"] // 2}, classes={})
+    named, reasons = page("named_by")["named_by"](data, codes)
+    assert not reasons and named.table().s[["hair", "shirt"]].tolist() == [3, 2]
+    assert named.table().s["kind"] >= 1 and list(named.parts)[-2:] == ["kind", "pose"]
+
+
+@pytest.mark.parametrize("data, steps, batch", [("bump", 300, 32), ("digits", 1000, 64)])
+def test_judges_of_real_sets_are_those_of_the_bench(data, steps, batch):
+    judging = page("judges_of", data)["JUDGING"]
+    assert (judging.steps, judging.batch) == (steps, batch)
+
+
+def test_rows_by_smaller_judges_and_models_without_rows_are_to_be_run():
+    to_run = page("to_run")["to_run"]
+    told = lambda data, command, method=None, protocol="4 levels": {
+        "data": data, "command": command, "method": method, "protocol": protocol
+    }  # fmt: skip
+    named = "diffsda run factors -p data {0} -p fast False".format
+    rows = [told(name, named(name)) for name in diffsda.pretrained() if name != "airquality"]
+    rows = [row | {"protocol": "judges of 9 steps"} for row in rows]
+    assert to_run(rows) == [named("airquality")]
+    rows += [told("digits", f'{named("digits")} -p methods "{k}"', k) for k in ("SKD", "DBSE")]
+    rows += [told("bump", f'{named("bump")} -p methods "SKD"', "SKD")]  # the judges of toys stayed
+    again = f'{named("digits")} -p methods "SKD; DBSE" -p again True'
+    assert to_run(rows) == [named("airquality"), again]
