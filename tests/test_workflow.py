@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +28,7 @@ SNAKEMAKE = [str(Path(sys.executable).parent / "snakemake"), "-s", ROOT / "workf
 RUN = """
 import os
 import time
+from collections import Counter
 from functools import cache
 from pathlib import Path
 import torch
@@ -328,6 +330,14 @@ def test_every_row_of_the_results_is_made_by_a_run_that_is_listed(listed, monkey
         ):
             missing.append(command)
     assert not missing, "\n".join(sorted(missing))
+
+
+def test_the_page_of_the_workflow_counts_the_runs_of_each_kind(listed):
+    folders = [Path(words[words.index("-o") + 1]) for words in listed if "-o" in words]
+    counts = Counter(folder.parts[2] for folder in folders if len(folder.parts) == 4)
+    page = (ROOT / "workflow" / "README.md").read_text(encoding="utf-8")
+    told = {kind: int(n) for kind, n in re.findall(r"^\| (\w+) \| (\d+) \|", page, re.M)}
+    assert told == counts and counts.keys() == CONFIG["kinds"].keys()
 
 
 def test_the_sets_that_runs_read_are_prepared_before_them(listed):
