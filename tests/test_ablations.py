@@ -1,9 +1,11 @@
 """Ablations change what they say and nothing else; a run that is stored is not made again; the stored rows have one form."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 
@@ -30,7 +32,7 @@ from diffsda.ablations import (
     steps_shown,
     stored_as,
 )
-from diffsda.blocks import Rebuildable, read_rows
+from diffsda.blocks import Rebuildable, read_rows, store_rows
 from diffsda.cases import TOY_SHORT, Case
 from diffsda.cli import parameters_of
 from diffsda.data import Sequences
@@ -403,3 +405,43 @@ def test_stored_rows_have_one_form_and_commands_that_can_be_run(name, notebook):
             and row["ablation"] not in ("base", "judge")
         ):
             assert row["setting"] in TABLE[row["ablation"]]
+
+
+def cell_of(notebook, name):
+    "The code of a cell."
+    held = json.loads((ROOT / "nbs" / f"{notebook}.ipynb").read_text(encoding="utf-8"))
+    return next("".join(cell["source"]) for cell in held["cells"] if cell["id"] == name)
+
+
+def test_a_pair_of_series_has_its_numbers_recipe_and_steps_in_the_table(tmp_path, capsys):
+    pair = {"trained_on": "etth1", "data": "etth2", "seed": 0}
+    numbers = {"swap: level_distance, from_s": 0.3, "swap: level_distance, from_d": 0.5}
+    numbers |= {f"swap: movement_correlation, from_{k}": r for k, r in (("s", 0.1), ("d", 0.8))}
+    numbers |= {"swap: static month from s": 3.0, "swap: dynamic hour from d": 70.0}
+    rows = [
+        pair | dict(model=model, recipe=recipe, steps=steps, metric=metric, value=value)
+        for model, recipe, steps in (
+            ("zero-shot", "paper", 2000),
+            ("trained on it", "static first", 400),
+            ("random encoder", "paper", 0),
+        )
+        for metric, value in numbers.items()
+    ]
+    judge = pair | dict(model="the judge", recipe="none", steps=0)
+    rows += [judge | {"metric": f"judge: {k}", "value": v} for k, v in (("month", 9), ("hour", 90))]
+    store_rows(tmp_path / "rows.json", rows, lambda row: False)
+    shown = []
+    names = {"pd": pd, "read_rows": read_rows, "readable": readable, "display": shown.append}
+    names["results"] = tmp_path / "rows.json"
+    exec(cell_of("49_zero_shot", "zero-table"), names)
+    first = shown[0].loc["etth1", "etth2", "zero-shot"].to_dict()
+    assert first == {
+        **{"recipe": "paper", "steps": 2000, "moves": 70.0},
+        **{"level s": 30.0, "level d": 50.0, "follows s": 10.0, "follows d": 80.0},
+    }  # nothing stays: the judge cannot read the month
+    assert shown[0].loc["etth1", "etth2", "random encoder"].recipe == "none"
+    assert "etth2 hour 90.0" in capsys.readouterr().out
+    for pairs in ([], [("etth1", "etth2"), ("airquality without Dongsi", "airquality")]):
+        exec(cell_of("49_zero_shot", "zero-missing"), {"pairs": pairs})
+        told = capsys.readouterr().out
+        assert ("etth2" in told, "airquality" in told) == (not pairs, not pairs)
