@@ -53,7 +53,7 @@ def stored_as(ablation: str, setting: str, change: Change) -> tuple[str, str]:
     "Under which ablation and setting the rows of a setting are stored: the base, a setting of each ablation, under its own name."
     return ("base", "base") if change == Change() else (ablation, setting)
 
-
+# %% ../nbs/48_ablations.ipynb #abl-table
 def ablations_of(
     preset: Preset,  # the base
 ) -> dict:  # name -> setting -> Change
