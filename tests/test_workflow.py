@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,6 +132,45 @@ def test_killed_in_the_middle_it_goes_on_and_makes_nothing_twice(tiny):
     assert told(tiny, "left")[-1] == told(tiny, "right")[-1]  # weights, with and without a kill
     assert len((tiny / "results" / "table.txt").read_text().splitlines()) == 2
     assert told(tiny, "left")[-2] in ("gpu 6", "gpu 7") and told(tiny, "right")[-2] == "gpu 6"
+
+
+@pytest.mark.slow
+def test_the_notebooks_behind_the_tables_run_in_it(tmp_path):
+    """Copies of the real ones, a few steps on a toy: runs store rows under the command that was called, a page reads them."""
+    for file in ("nbs/47_rivals.ipynb", "nbs/48_ablations.ipynb", "results/recipes.png"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / file, tmp_path / file)
+    toy = {"data": "bump", "steps": 4}
+    runs = {
+        "rivals": {"experiment": "rivals", **toy, "methods": "mean frame"},
+        "ablations": {
+            "experiment": "ablations",
+            **toy,
+            "ablations": "direction",
+            "recipes": "paper",
+        },
+    }
+    kinds = {  # one page behind both: the other one's takes half a minute
+        name: {"table": "ablations", "mem_mb": 500, "minutes": 5, "runs": [run]}
+        for name, run in runs.items()
+    }
+    config = CONFIG | {"kinds": kinds, "tables": {"ablations": {"fast": True}}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    first = snakemake(tmp_path, "--cores", "1")
+    out = first.communicate()[0]
+    assert first.returncode == 0, out
+    found = {name: read_rows(tmp_path / "results" / f"{name}.json") for name in runs}
+    assert {row["method"] for row in found["rivals"]} == {"the judge", "mean frame"}
+    assert {row["setting"] for row in found["ablations"]} == {"real sequences", "base", "causal"}
+    lines = [line for line in out.splitlines() if line.startswith("Shell command: ")]
+    words = [shlex.split(line)[4:] for line in lines if " -o " in line]
+    calls = [parameters_in(call[: call.index("-o")]) for call in words]
+    for row in found["rivals"] + found["ablations"]:
+        notebook, asked = parameters_in(shlex.split(row["command"])[2:])
+        del asked["methods" if notebook == "47_rivals" else "ablations"]  # of which it is one
+        assert is_called(notebook, asked, calls), row["command"]
+    again = snakemake(tmp_path, "--cores", "1")
+    assert "Nothing to be done" in again.communicate()[0]
 
 
 def test_runs_that_store_rows_at_the_same_time_lose_none(tmp_path):
@@ -296,6 +336,13 @@ def parameters_in(words):
     return experiment.notebook.stem, found
 
 
+def is_called(notebook, asked, calls):
+    return any(
+        where == notebook and all(is_made_by(call, name, asked[name]) for name in asked)
+        for where, call in calls
+    )
+
+
 def commands_in(row):
     "The command of a row, for each of its seeds."
     loop = re.fullmatch(r"for seed in ([\d ]+); do (.+); done", row["command"])
@@ -324,10 +371,7 @@ def test_every_row_of_the_results_is_made_by_a_run_that_is_listed(listed, monkey
         unsaid = [name for name in OF_ITS_OWN.get(notebook, ()) if name not in words]
         unsaid += ["steps"] * untrained
         told = [name for name in asked if name not in unsaid]
-        if not any(
-            where == notebook and all(is_made_by(call, k, asked[k]) for k in told)
-            for where, call in calls
-        ):
+        if not is_called(notebook, {name: asked[name] for name in told}, calls):
             missing.append(command)
     assert not missing, "\n".join(sorted(missing))
 
