@@ -281,9 +281,8 @@ def test_noise_has_no_parts_however_few_sequences_are_labelled(letter):
     """Four labels of six classes by 79 sequences: the fit explains a quarter of any noise."""
     g = torch.Generator().manual_seed(0)
     for _ in range(6):
-        walk = torch.randn(79, 6, 32, generator=g).cumsum(
-            1
-        )  # frames that resemble their neighbours
+        # frames resemble their neighbours
+        walk = torch.randn(79, 6, 32, generator=g).cumsum(1)
         codes = Factors(torch.randn(79, 32, generator=g), walk)
         deal = lambda: torch.randperm(79, generator=g) % 6
         labels = {f"label {i}": deal() for i in range(4)}
