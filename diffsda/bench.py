@@ -11,7 +11,7 @@ __all__ = ['PRESETS', 'IMAGES', 'SHAPES', 'RHO', 'STARTS', 'MUSTS', 'ASKED', 'mu
            'plain_eer', 'recordings', 'eer_memory', 'eer_row', 'PlainWindows', 'plain_batches', 'our_batches',
            'loading_row', 'read_images', 'read_latents', 'PlainClips', 'write_images', 'write_latents', 'clips_row',
            'peak_memory', 'memory_row', 'start_row', 'a_share', 'processes_row', 'matrix_peak', 'costs',
-           'rows_of_training', 'rows_of_sampling', 'main']
+           'rows_of_training', 'rows_of_sampling', 'rows_of_reading', 'main']
 
 # %% ../nbs/60_bench.ipynb #ca372cdb
 import json
@@ -914,6 +914,19 @@ def rows_of_sampling(name: str, report: Callable, rounds: int):
     if torch.cpu._is_avx512_bf16_supported():
         report(multistep_row(name, model, data, 5.0, None, bf16=True, **few))
 
+
+def rows_of_reading(wanted: Callable, report: Callable, rounds: int):
+    "Reading of files, of recordings, and of sequences of different lengths."
+    if wanted("loading"):
+        report(loading_row(rounds=rounds))
+        for kind, must, aim in (("frames", 50, 200), ("latents", 20, 70)):
+            report(clips_row(kind, must=must, aim=aim, rounds=rounds))
+            report(clips_row(kind, scaled=True, rounds=rounds))
+    if wanted("front end"):
+        report(front_end_row(vowels(20), rounds=rounds))
+    if wanted("lengths"):
+        report(lengths_row(rounds=rounds))
+
 # %% ../nbs/60_bench.ipynb #2037a7b9
 ASKED = tuple(  # what names rows
     dict.fromkeys(
@@ -968,18 +981,10 @@ def main(path="results/bench.json", rounds: int = 3, only: str = ""):
     for name in ("timit", "etth1"):
         if wanted(f"recipe {name}"):
             report(recipe_row(name, rounds=rounds))
-    if wanted("lengths"):
-        report(lengths_row(rounds=rounds))
     if wanted("swap"):
         report(swap_row(rounds=rounds))
         report(swap_row(known=False, rounds=rounds))
-    if wanted("loading"):
-        report(loading_row(rounds=rounds))
-        for kind, must, aim in (("frames", 50, 200), ("latents", 20, 70)):
-            report(clips_row(kind, must=must, aim=aim, rounds=rounds))
-            report(clips_row(kind, scaled=True, rounds=rounds))
-    if wanted("front end"):
-        report(front_end_row(vowels(20), rounds=rounds))
+    rows_of_reading(wanted, report, rounds)
     for name in filter(wanted, MUSTS):
         rows_of_training(name, report, rounds)
     speech = lambda: (spoken(64), spoken(2, seed=1))
