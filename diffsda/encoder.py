@@ -45,14 +45,16 @@ class Factors(NamedTuple):
 # %% ../nbs/08_encoder.ipynb #062fcf78
 def _one_way(layer: nn.Module, features: int, ending: str) -> nn.Module:
     "One layer of a recurrent network in one direction, with the very parameters whose names end so."
-    one = type(layer)(features, layer.hidden_size, batch_first=True, device="meta")
+    how = {"nonlinearity": layer.nonlinearity} if isinstance(layer, nn.RNN) else {}
+    how |= {"bias": layer.bias, "batch_first": True, "device": "meta"}
+    one = type(layer)(features, layer.hidden_size, **how)
     for name, _ in list(one.named_parameters()):
         setattr(one, name, layer.get_parameter(name.removesuffix("_l0") + ending))
     return one
 
 
 def run_recurrent(
-    layer: nn.Module,  # an LSTM, GRU or RNN with batch_first, without dropout
+    layer: nn.Module,  # an LSTM, GRU or RNN with batch_first, without dropout or projection
     h: Tensor,  # (B, V, features)
     lengths: Tensor | None,  # (B,) frames that exist; None: all V
 ) -> Tensor:  # (B, V, hidden), 0 at frames that do not exist

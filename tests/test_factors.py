@@ -288,7 +288,7 @@ def test_noise_has_no_parts_however_few_sequences_are_labelled(letter):
         labels = {f"label {i}": deal() for i in range(4)}
         still = {k: y[:, None].expand(-1, 6) for k, y in labels.items()}
         told = {"static": labels} if letter == "s" else {"dynamic": still}
-        with pytest.raises(ValueError, match=f"no direction of {letter}"):
+        with pytest.raises(ValueError, match=f"no direction of {letter} tells 'label 0'"):
             NamedFactors.of(codes, Sequences(torch.zeros(79, 6, 1), **told))
 
 

@@ -630,7 +630,10 @@ def test_padding_is_never_read_and_items_do_not_meet(options):
             assert close(together.s[b], alone.s[0])
 
 
-@pytest.mark.parametrize("kind", (nn.LSTM, nn.GRU, nn.RNN))
+@pytest.mark.parametrize(
+    "kind",
+    (nn.LSTM, nn.GRU, nn.RNN, partial(nn.RNN, nonlinearity="relu"), partial(nn.LSTM, bias=False)),
+)
 @pytest.mark.parametrize("both_ways", (True, False))
 @pytest.mark.parametrize("layers", (1, 2))
 def test_recurrent_layers_never_meet_padding(kind, both_ways, layers):
