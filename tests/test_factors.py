@@ -544,8 +544,9 @@ def test_the_door_refuses_names_it_does_not_know(door):
         model.name_factors(walks, {"hair": {"somebody": "red"}})
     with fail("label 'pose' does not fit '1', which has 24 frames"):
         model.name_factors(walks, {"pose": {"0": [0] * 24, "1": [0] * 7}})
-    with fail("no direction of d tells 'speed'"):
-        model.name_factors(walks, ["speed"])
+    luck = {str(i): [i // 2 % 2] * 24 for i in range(len(walks))}
+    with fail("no direction of d tells 'luck'"):
+        model.name_factors(walks, {"luck": luck})
     assert list(model.named.parts) == ["width", "sign", "position"]  # as before
 
 
