@@ -202,9 +202,8 @@ def _fitted(
     told = {}
     for name, effect, share in zip(labels, effects.split([len(s) for s in shares]), shares):
         effect = effect - share @ effect if len(share) > 1 else effect
-        told[name] = torch.linalg.svd(share[:, None] ** 0.5 * effect @ back, full_matrices=False)[
-            1:
-        ]
+        weighted = share[:, None] ** 0.5 * effect @ back
+        _, *told[name] = torch.linalg.svd(weighted, full_matrices=False)
     return told, root, back
 
 

@@ -29,7 +29,6 @@ SNAKEMAKE = [str(Path(sys.executable).parent / "snakemake"), "-s", ROOT / "workf
 RUN = """
 import os
 import time
-from collections import Counter
 from functools import cache
 from pathlib import Path
 import torch
