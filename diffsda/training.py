@@ -46,7 +46,7 @@ class TrainConfig:
     clip: float = 1.0  # largest norm of the gradient
     ema: float = 0.0  # decay of the running mean of the weights; 0, as the paper, keeps none
     accumulate: int = 1  # parts a process cuts its share of a batch into, to save memory
-    precision: str = "auto"  # "fp32", "bf16", or auto: bf16 on a GPU that has it
+    precision: str = "auto"  # "fp32", "bf16", or auto: bf16 where the processor has units for it
     compile: bool = False  # by torch.compile: minutes at the start, faster steps afterwards
     graph: bool = False  # on a GPU: record both passes of a step once and replay them, see below
     save_every: int = 500  # steps between checkpoints
@@ -430,6 +430,13 @@ def _runs_ahead(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def _has_bf16(device: torch.device) -> bool:
+    "Whether a processor has units for products of bfloat16, as GPUs have from Ampere on and some servers by AMX."
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
+
+
 @contextmanager
 def _products(device: torch.device, exact: bool):
     "On a GPU, products of float32 are rounded to TF32 inside the block, unless they are to be exact."
@@ -642,9 +649,7 @@ def _updates(state: _State, loss: Callable, data, rank: int, world: int, caught:
         objective = compiled(objective, graphs=world * config.accumulate == 1 and not recorded)
     if world > 1:
         objective = DistributedDataParallel(objective)
-    bf16 = config.precision == "bf16"
-    if config.precision == "auto":
-        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    bf16 = config.precision == "bf16" or config.precision == "auto" and _has_bf16(device)
     parameters = [p for p in model.parameters() if p.requires_grad]
     phased = [module for module in model.modules() if hasattr(module, "at")]
     own = range(rank * config.accumulate, (rank + 1) * config.accumulate)  # parts of a batch

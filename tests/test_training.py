@@ -346,7 +346,10 @@ def test_frozen_parameters_stay():
     assert moved == {"decoder"}
 
 
-def test_bf16_computes_in_bf16_and_keeps_weights_in_fp32():
+@pytest.mark.parametrize("units", [True, False])
+def test_bf16_computes_in_bf16_and_keeps_weights_in_fp32(units, monkeypatch):
+    "And `auto` computes in bf16 where the processor has units for it."
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": units})
     models = {precision: small() for precision in ("auto", "fp32", "bf16")}
     seen = {}
     for precision, model in models.items():
@@ -354,9 +357,10 @@ def test_bf16_computes_in_bf16_and_keeps_weights_in_fp32():
             lambda m, i, out, p=precision: seen.update({p: out.dtype})
         )
         quiet(model, denoising_loss, ragged(), replace(BRIEF, precision=precision))
-    assert seen == {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}
+    computed = torch.bfloat16 if units else torch.float32
+    assert seen == {"auto": computed, "fp32": torch.float32, "bf16": torch.bfloat16}
     auto, exact, rough = map(tensors, models.values())
-    assert same(auto, exact) and not same(exact, rough)
+    assert same(auto, rough if units else exact) and not same(exact, rough)
     assert {v.dtype for v in rough.values()} == {torch.float32}
     assert all(torch.allclose(exact[k], rough[k], atol=0.1) for k in exact)
 
