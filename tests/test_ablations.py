@@ -19,6 +19,7 @@ from diffsda.ablations import (
     add_run,
     blind_to,
     cut_windows,
+    donors,
     fit_changed,
     judged_drawn,
     linear_leaks,
@@ -186,6 +187,21 @@ def test_no_level_below_the_last_of_sampling_is_trained(case, monkeypatch):
     assert below[0] > 0.7 and below[1] == 0
     denoising_loss(model, case.asked, draws=3, lowest=5.0)
     assert seen[-1].shape == (3, 10, 8) and seen[-1].min() >= 5
+
+
+def test_donors_are_two_halves_that_differ_in_their_labels():
+    x, four = torch.arange(24.0).reshape(24, 1, 1), torch.arange(4)
+    mixed = Sequences(x, static={"who": torch.arange(24) % 5, "all": torch.zeros(24, dtype=int)})
+    a, b = donors(mixed)  # as they lie
+    assert torch.equal(a.x, x[:12]) and torch.equal(b.x, x[12:])
+    by_voice = {"static": {"who": four.repeat_interleave(3).repeat(2)}}
+    by_voice |= {"dynamic": {"word": (torch.arange(24) % 2)[:, None]}}
+    a, b = donors(Sequences(x, **by_voice))  # in its order every pair would be of one voice
+    assert (a.static["who"] != b.static["who"]).all()
+    assert (a.dynamic["word"] != b.dynamic["word"]).all()
+    assert sorted(b.x.flatten().tolist()) == list(range(12, 24))
+    odd = donors(Sequences(x[:7]))  # without labels; the last is left out
+    assert torch.equal(odd[1].x, x[3:6])
 
 
 def test_levels_trained_are_compared_at_one_sampling():
