@@ -628,6 +628,9 @@ def test_what_is_not_yet_run_is_asked_for_with_the_steps_of_its_set(page):
     told = 'diffsda run rivals -p data bump -p fast False -p steps 9 -p methods "SPYL; SKD"'
     assert commands[0] == told and not any("rotor" in command for command in commands)
     assert "diffsda run rivals -p data ravdess -p fast False" in commands
+    rough = row("SKD", "lost", 1.0)["command"].replace(" -p seed", " -p precision bf16 -p seed")
+    rows = [row("SKD", "lost of the variance", 1.0, "bump", command=rough)]
+    assert " -p steps 9 -p precision bf16 -p methods" in page["not_yet_run"](rows)[0]
 
 
 def test_a_kept_label_shows_three_numbers_and_sets_without_them_no_table(page):
