@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RUN', 'RECIPES_OF', 'PRIORS', 'PAPER', 'Change', 'stored_as', 'ablations_of', 'runs_of', 'prior_of', 'draw_from',
-           'cut_windows', 'fit_changed', 'linear_leaks', 'donors', 'measured', 'judged_drawn', 'rows_of', 'add_run',
+           'cut_windows', 'fit_changed', 'donors', 'linear_leaks', 'measured', 'judged_drawn', 'rows_of', 'add_run',
            'once', 'paper_of', 'steps_shown', 'blind_to', 'readable', 'missing_runs']
 
 # %% ../nbs/48_ablations.ipynb #abl-export-imports
@@ -197,6 +197,23 @@ def fit_changed(
     )
     return model, preset
 
+# %% ../nbs/48_ablations.ipynb #abl-donors
+def donors(
+    data: Sequences,
+) -> tuple[Sequences, Sequences]:  # those of s and those of d, of one length
+    """The two halves of a set in its order. Where that pairs mostly sequences that share a label, as sorted recordings do,
+    the second half is turned until as many pairs as can be differ in each label."""
+    half = len(data) // 2
+    labels = [y for y in (data.static | data.dynamic).values() if not y.is_floating_point()]
+    labels = [y[: 2 * half].reshape(2 * half, -1) for y in labels if (y != y[:1]).any()]
+
+    def differ(turn: int) -> float:
+        crossed = ((y[:half] != y[half:].roll(turn, 0)).any(1) for y in labels)
+        return min((share.float().mean().item() for share in crossed), default=1.0)
+
+    turn = 0 if differ(0) >= 0.25 else max(range(half), key=differ)
+    return data[:half], data[half + (torch.arange(half) - turn) % half]
+
 # %% ../nbs/48_ablations.ipynb #abl-measure
 def linear_leaks(
     model: DiffSDA,
@@ -218,23 +235,6 @@ def linear_leaks(
     return found
 
 
-def donors(
-    data: Sequences,
-) -> tuple[Sequences, Sequences]:  # those of s and those of d, of one length
-    """The two halves of a set in its order. Where that pairs mostly sequences that share a label, as sorted recordings do,
-    the second half is turned until as many pairs as can be differ in each label."""
-    half = len(data) // 2
-    labels = [y for y in (data.static | data.dynamic).values() if not y.is_floating_point()]
-    labels = [y[: 2 * half].reshape(2 * half, -1) for y in labels if (y != y[:1]).any()]
-
-    def differ(turn: int) -> float:
-        crossed = ((y[:half] != y[half:].roll(turn, 0)).any(1) for y in labels)
-        return min((share.float().mean().item() for share in crossed), default=1.0)
-
-    turn = 0 if differ(0) >= 0.25 else max(range(half), key=differ)
-    return data[:half], data[half + (torch.arange(half) - turn) % half]
-
-
 def measured(
     model: DiffSDA,
     judge: Judge,
@@ -243,11 +243,8 @@ def measured(
     seed: int = 0,  # of the noise
 ) -> dict:  # metric -> value
     "Whose labels swaps carry, what reconstructions lose, and what leaks."
-    test = case.asked
-    (a, b), x_T = (
-        donors(test),
-        torch.randn(test.x.shape, generator=torch.Generator().manual_seed(seed)),
-    )
+    test, (a, b) = case.asked, donors(case.asked)
+    x_T = torch.randn(test.x.shape, generator=torch.Generator().manual_seed(seed))
     made = replace(model.swap(a, b, x_T[: len(a)], **sampling), observed=b.observed)
     numbers = {}
     for row in who_carries(judge, made, a, b).itertuples():
