@@ -123,9 +123,10 @@ def in_pieces(
     times = tuple(times) or tuple(np.arange(len(whole)) for whole in wholes)
     parts = [wholes[i][start : start + V] for i, start in cuts]
     x = torch.full((len(parts), V, *parts[0].shape[1:]), torch.nan)
-    for row, part in zip(x, parts):
-        row[: len(part)] = part
-    lengths, seen = torch.tensor([len(part) for part in parts]), x.isfinite()
+    seen = torch.zeros(x.shape, dtype=torch.bool)
+    for row, known, part in zip(x, seen, parts):  # one at a time: sets of films are large
+        row[: len(part)], known[: len(part)] = part, part.isfinite()
+    lengths = torch.tensor([len(part) for part in parts])
     empty = ((lengths > 0) & ~seen.flatten(1).any(1)).nonzero()
     if len(empty):
         i, start = cuts[int(empty[0])]
@@ -134,7 +135,7 @@ def in_pieces(
             "fill that gap, or cut the data there and name two things"
         )
     holes = any(not whole.isfinite().all() for whole in wholes)
-    data = Sequences(x.nan_to_num() if not holes else x, lengths, seen if holes else None)
+    data = Sequences(x if holes else x.nan_to_num_(), lengths, seen if holes else None)
     owner, place = torch.tensor(cuts).T.contiguous()
     return Pieces(data, owner, place, names, times, **more)
 
@@ -487,9 +488,8 @@ class Disentangler:
     def codes(self, things) -> tuple[Factors, Pieces]:  # s (R, s_dim), d: R tensors (T, d_dim)
         "The static code of each thing, the mean over its frames, and its dynamic codes frame by frame; and its pieces."
         pieces = self.adapter.pieces(things)
-        data = self.scale.apply(pieces.data)
-        s, d = self.network.encode(data)
-        weight = data.lengths[:, None].float()
+        s, d = self.network.encode(Part(pieces.data, torch.arange(len(pieces)), self.scale))
+        weight = pieces.lengths[:, None].float()
         total = lambda x: torch.zeros(len(pieces.names), x.shape[1]).index_add(0, pieces.owner, x)
         return Factors(total(s * weight) / total(weight), pieces.joined(d)), pieces
 

@@ -208,16 +208,20 @@ class DiffSDA(Rebuildable):
                 f"a student has learnt to sample without guidance, got {guidance:g}; leave it at 1, or leave solver out"
             )
 
-    def encode(self, data: Sequences) -> Factors:
+    def encode(
+        self,
+        data,  # Sequences, or what gives them by rows, as `train` takes it
+    ) -> Factors:
         "The factors of each sequence; codes of frames that do not exist are 0."
+        first = data[:1]
 
         def operation(batch: Sequences) -> Factors:
             batch = batch.to(self.device)
             factors = self.encoder(batch.x, batch.ends, batch.mask)
-            return factors.map(lambda code: code.to(data.x.device))
+            return factors.map(lambda code: code.to(first.x.device))
 
         with evaluating(self):
-            size = at_once(data.x.shape[1], data.frame)
+            size = at_once(first.x.shape[1], first.frame)
             return in_batches(operation, data, size=size, desc="encode")
 
     def invert(

@@ -316,6 +316,23 @@ def test_more_sequences_than_fit_a_batch():
     assert close(model.invert(last, steps=3), inverted[290:], atol=1e-4)
 
 
+def test_sequences_that_are_made_when_asked_for_have_the_same_codes(monkeypatch):
+    model, data, asked = small(), ragged(B=5), []
+
+    class Lazy:
+        def __len__(self):
+            return len(data)
+
+        def __getitem__(self, rows):
+            asked.append(len(data[rows]))
+            return data[rows]
+
+    monkeypatch.setattr("diffsda.model.at_once", lambda V, frame: 2)
+    for lazy, whole in zip(model.encode(Lazy()), model.encode(data)):
+        assert torch.equal(lazy, whole)
+    assert asked == [1, 2, 2, 1]  # one to see what a frame is; never all at once
+
+
 def test_a_sequence_does_not_depend_on_its_neighbours():
     model, data = small(), ragged(B=4)
     x_T = torch.randn_like(data.x)
