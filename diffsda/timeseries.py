@@ -370,7 +370,7 @@ LONG = {  # windows, config: half an hour of one core, and weights of 2 MB
 }
 
 
-EARLY = {"levels": 4, "lowest": 2.0}  # where sampling stops: chosen by validation (36_how_long)
+EARLY = {"levels": 4, "lowest": 2.0}  # where sampling stops: least validation error (36_how_long)
 
 
 def _short(preset: Preset, steps: int, lr: float, windows: tuple | None) -> Preset:
