@@ -58,8 +58,10 @@ class Case(NamedTuple):
     preset: Preset
 
     def in_memory(self):
-        "What is trained on; chunks of sound, which fit, are cut only here."
-        return self.train[:] if hasattr(self.train, "recordings") else self.train
+        "What is trained on; chunks of sound, which fit, are cut only here, and their labels are of the kinds that are asked about."
+        if not hasattr(self.train, "recordings"):
+            return self.train
+        return as_heard(self.train[:], *self.asked.static, *self.asked.dynamic)
 
 
 def with_classes(

@@ -35,6 +35,8 @@ def test_other_people_are_asked_about_than_teach_the_model_but_the_judge_knows_t
     same = (case.asked.x[:, None] == case.learnt.x).flatten(2).all(-1)
     assert not same.any()  # no piece is learnt and asked about
     assert len(case.in_memory()) == len(case.train)
+    kinds = lambda part: (set(part.static), set(part.dynamic))
+    assert kinds(case.in_memory()) == kinds(case.asked) == ({"speaker"}, {"word"})
 
 
 def test_what_is_said_moves_even_where_a_recording_says_one_thing():
