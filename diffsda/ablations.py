@@ -25,7 +25,7 @@ from .blocks import read_rows, store_rows
 from .cases import Case
 from .data import Sequences
 from .disentangler import fit_network
-from .judges import Judge, entropies, frechet_distance, who_carries
+from .judges import Judge, entropies, frechet_distance, label_of, who_carries
 from .model import DiffSDA
 from .prior import Codes, MLPNetwork, Prior, SequenceNetwork, SplitNetwork, prior_loss
 from .probes import CodeTable
@@ -204,11 +204,19 @@ def donors(
     """The two halves of a set in its order. Where that pairs mostly sequences that share a label, as sorted recordings do,
     the second half is turned until as many pairs as can be differ in each label."""
     half = len(data) // 2
-    labels = [y for y in (data.static | data.dynamic).values() if not y.is_floating_point()]
-    labels = [y[: 2 * half].reshape(2 * half, -1) for y in labels if (y != y[:1]).any()]
+    told = [label_of(data, name) for name in (*data.static, *data.dynamic)]
+    flat = lambda y: y[: 2 * half].reshape(2 * half, -1)
+    labels = [
+        (flat(y), flat(known))
+        for y, known in told
+        if not y.is_floating_point() and (y != y[:1]).any()
+    ]
 
     def differ(turn: int) -> float:
-        crossed = ((y[:half] != y[half:].roll(turn, 0)).any(1) for y in labels)
+        pairs = lambda y: (y[:half], y[half:].roll(turn, 0))
+        crossed = (
+            (torch.ne(*pairs(y)) & torch.logical_and(*pairs(known))).any(1) for y, known in labels
+        )
         return min((share.float().mean().item() for share in crossed), default=1.0)
 
     turn = 0 if differ(0) >= 0.25 else max(range(half), key=differ)

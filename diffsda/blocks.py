@@ -571,7 +571,8 @@ def load_module(
     if not isinstance(facts.get("model"), dict):
         raise ValueError(f"{Path(folder) / name}.json describes no model; was it written by save?")
     try:
-        module = Rebuildable.build(facts["model"])
+        with torch.random.fork_rng(devices=[]):  # the weights that it begins with are thrown away
+            module = Rebuildable.build(facts["model"])
     except ValueError as e:
         raise ValueError(f"{folder} describes a model that cannot be made: {e}") from e
     if not isinstance(module, kind):

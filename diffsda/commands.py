@@ -141,12 +141,14 @@ def distil_command(args: argparse.Namespace) -> int:
     "The exit status of `diffsda distil`: 0 once the model of the folder has a student beside it."
     from diffsda.blocks import fingerprint
     from diffsda.own import load
+    from diffsda.training import this_device
 
     model = load(args.folder)
     options = {"lessons": args.lessons, "progress": not args.quiet}
     network = model.network
     made_of = f"{fingerprint(network.encoder, network.decoder)}-{args.lessons}-{args.steps}"
     folder = Path(args.folder) / f"training_student-{made_of}"
+    network.to(this_device())
     model.distil(args.source, args.steps, folder=folder, **options).save(args.folder)
     for done in Path(args.folder).glob("training_student*"):  # what it taught is in the model now
         shutil.rmtree(done, ignore_errors=True)

@@ -735,8 +735,9 @@ class Disentangler:
             network = SequenceNetwork(
                 codes.factors.s.shape[-1], codes.factors.d.shape[-1], width=64, layers=2
             )
-            self.prior = Prior(network).fit_scale(codes).to(self.network.device)
-        train(self.prior, prior_loss, codes, config, desc="prior", **options)
+            prior = Prior(network).fit_scale(codes).to(self.network.device)
+        train(prior, prior_loss, codes, config, desc="prior", **options)
+        self.prior = prior  # not before: one that was stopped is none
 
     # ---- kept in a folder
 

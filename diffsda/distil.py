@@ -23,7 +23,7 @@ from .training import TrainConfig, train
 
 # %% ../nbs/35_distil.ipynb #d1570010
 def between(
-    codes: Factors,  # s (B, s_dim), d (B, V, d_dim)
+    codes: Factors,  # s (B, s_dim) or, of an own s per frame, (B, V, s_dim), d (B, V, d_dim)
     exists: Tensor,  # (B, V) frames that exist
     generator: torch.Generator,
 ) -> Factors:
@@ -34,7 +34,7 @@ def between(
     amount, kind = 2 * uniform() - 0.5, (3 * uniform()).long()  # -0.5 to 1.5 of the way
     amount = torch.where(kind < 2, kind.float(), amount)
     step = 0.25 * uniform() * (uniform() < 0.5)
-    s = torch.lerp(codes.s, codes.s[static], amount[:, None])
+    s = torch.lerp(codes.s, codes.s[static], amount.view(-1, *[1] * (codes.s.ndim - 1)))
     step = step[:, None] * exists[dynamic]  # a frame that the other lacks has no code
     return Factors(s, torch.lerp(codes.d, codes.d[dynamic], step[..., None]))
 
@@ -132,7 +132,8 @@ def distilled(
     With a folder it goes on where it was stopped; the lessons are made again. Raises ValueError as `train`."""
     check_sizes(lessons=lessons)
     config = config if steps is None else replace(config, steps=steps)
-    student = Rebuildable.build(model.decoder.recipe() | {"dropout": 0.0})  # nothing to guess
+    with torch.random.fork_rng(devices=[]):  # the weights that it begins with are thrown away
+        student = Rebuildable.build(model.decoder.recipe() | {"dropout": 0.0})  # nothing to guess
     student.load_state_dict(model.decoder.state_dict())
     book = Lessons.of(model, data, lessons, config.seed, **sampling or {})
     loss = partial(distil_loss, teacher=model)

@@ -139,8 +139,11 @@ def exchanges(
     pick = lambda rows: (factors.map(lambda code: code[rows]), data[rows])
     (codes_a, a), (codes_b, b) = pick(order), pick(order.roll(1))
     lengths, rows = torch.minimum(a.lengths, b.lengths), {}
+    both = torch.arange(data.x.shape[1]) < lengths[:, None]  # frames
+    seen = (both & b.mask.flatten(2).any(-1)).any(1).nonzero()[:, 0]  # of some `b` no value is left
+    a, b, lengths = a[seen], b[seen], lengths[seen]
     for factor, part in named.parts.items():
-        x = decode(named.only(factor, codes_a, codes_b))
+        x = decode(named.only(factor, codes_a, codes_b))[seen]
         made = Sequences(x, lengths, b.observed, a.static, a.dynamic, a.classes)
         right, carried = judged(judge, made), who_carries(judge, made, a, b)
         each = {}
@@ -187,6 +190,7 @@ def importances(
     "How much each number of the codes tells of each label, by random forests (arXiv 2510.17313)."
     whole, frames = CodeTable.per_sequence(factors, data), CodeTable.per_frame(factors, data)
     classes = {k: y for k, y in frames.labels.items() if not np.issubdtype(y.dtype, np.floating)}
+    classes = {k: y for k, y in classes.items() if len(np.unique(y[y >= 0])) > 1}
     whole = whole._replace(labels={k: y for k, y in whole.labels.items() if k in classes})
     changing = {k: y for k, y in classes.items() if k not in whole.labels}
     every = forests(whole, seed) | forests(frames._replace(labels=changing), seed)

@@ -341,9 +341,10 @@ class DiffSDA(Rebuildable):
         if isinstance(x_T, str):
             donor = {"dynamic": dynamic, "static": static}.get(x_T)
             x_T = None if donor is None else self.invert(donor, None, steps, lowest)
-            # d may have frames that the donor of s lacks
-            if donor is static and x_T.shape[:2] == d.shape[:2]:
-                bare = dynamic.frame_mask & ~static.frame_mask
+            if donor is static:  # d may have more frames than the donor of s, or fewer
+                more = (0, d.shape[1] - x_T.shape[1])
+                x_T = nn.functional.pad(x_T, (0, 0) * (x_T.ndim - 2) + more)
+                bare = dynamic.frame_mask & ~nn.functional.pad(static.frame_mask, more)
                 x_T[bare] = torch.randn_like(x_T[bare])
         x = self.decode(Factors(s, d), x_T, steps, lowest, guidance, solver)
         return as_swapped(x, static, dynamic)

@@ -243,6 +243,9 @@ def sap(
     gaps = []
     for name in table.labels:
         (x, y), (x_test, y_test) = table.known(name, 2000), test.known(name, 2000)
+        if len(np.unique(y)) < 2:  # none of these rows is of the rare class
+            gaps.append(0.0)
+            continue
         reader = Ridge() if np.issubdtype(y.dtype, np.floating) else LogisticRegression()
         each = [
             make_pipeline(StandardScaler(), reader).fit(x[:, [i]], y).score(x_test[:, [i]], y_test)

@@ -204,6 +204,14 @@ def test_donors_are_two_halves_that_differ_in_their_labels():
     assert torch.equal(odd[1].x, x[3:6])
 
 
+def test_donors_of_unknown_labels_do_not_differ():
+    who = torch.arange(4).repeat_interleave(3).repeat(2)
+    who[12:20] = -1  # as they lie no pair is known to differ
+    a, b = donors(Sequences(torch.zeros(24, 1, 1), static={"who": who}))
+    known = b.static["who"] >= 0
+    assert known.sum() == 4 and (a.static["who"] != b.static["who"])[known].all()
+
+
 def test_levels_trained_are_compared_at_one_sampling():
     deep = replace(TOY_SHORT, levels=32, lowest=0.002)  # as sensors and patients are sampled
     for preset in (TOY_SHORT, deep):

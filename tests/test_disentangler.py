@@ -289,6 +289,15 @@ def test_a_prior_tells_a_model_of_no_lengths_how_long_its_samples_are():
     assert set(model.sample(8).lengths.tolist()) <= set(kind.many.lengths.tolist())
 
 
+def test_a_prior_that_could_not_be_trained_takes_the_place_of_none():
+    kind = make("plain")
+    model = fit(kind, prior=True)
+    before = model.prior
+    with pytest.raises(ValueError):
+        model.fit_prior(kind.many, TrainConfig(2, 4, accumulate=8), progress=False)
+    assert model.prior is before
+
+
 def test_samples_are_as_long_as_pieces_and_need_a_prior(kind):
     model = kind.model
     made = model.sample(3, seed=1)

@@ -204,6 +204,14 @@ def test_codes_between_lie_on_lines_through_two_sequences():
     assert (mixed.d - codes.d).abs().max() < 0.26 * (codes.d.max() - codes.d.min())
 
 
+def test_codes_between_move_an_own_s_of_all_frames_alike():
+    exists, d = torch.ones(5, 5, dtype=torch.bool), torch.zeros(5, 5, 2)
+    s = torch.randn(5, 1, 4)
+    g = lambda: torch.Generator().manual_seed(0)
+    own = between(Factors(s.expand(-1, 5, -1), d), exists, g()).s
+    assert torch.equal(own, between(Factors(s[:, 0], d), exists, g()).s[:, None].expand(-1, 5, -1))
+
+
 def test_codes_between_know_nothing_of_frames_that_do_not_exist():
     exists = torch.arange(5) < torch.tensor([5, 2] * 100)[:, None]
     d = torch.where(exists[..., None], 1.0, 0.0).expand(-1, -1, 2)  # all codes there are, are 1

@@ -436,6 +436,24 @@ def test_numbers_go_to_the_labels_they_tell():
     assert importances(codes._replace(d=d), steady).idxmax()["c"] == "d0"
 
 
+def test_pairs_of_which_no_value_is_left_are_left_out():
+    """Every other sequence has two frames; of some of the others nothing was seen in these."""
+    codes = grid(40)
+    whole = labelled(codes)
+    there = torch.ones_like(whole.x, dtype=torch.bool)
+    there[1::4, :2] = False
+    data = replace(whole, lengths=torch.tensor([2, 4] * 20), observed=there)
+    table = exchanges(spoken, NamedFactors(ALL), codes, data, Signs())
+    assert table.loc[("a", "a"), "from_a"] == 100 and table.loc[("a", "b"), "from_b"] == 100
+
+
+def test_a_label_that_nobody_knows_has_no_importance():
+    codes = grid(60)
+    data = labelled(codes)
+    unknown = replace(data, static=data.static | {"luck": torch.full((60,), -1)})
+    assert importances(codes, unknown).equals(importances(codes, data))
+
+
 def test_the_benchmark_tells_clear_codes_from_mixed_ones():
     codes, test = grid(100), grid(101)
     ask = lambda speak, turn: multi_factor_scores(

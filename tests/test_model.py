@@ -249,6 +249,13 @@ def test_frames_that_the_donor_of_noise_lacks_start_from_fresh_noise(monkeypatch
     assert seen[0][0, 2:].abs().min() > 0
 
 
+@pytest.mark.parametrize("V", [3, 8])
+def test_the_donor_of_s_and_of_noise_may_be_shorter_or_longer_than_that_of_d(V):
+    model = small()
+    made = model.swap(sequences(2, V), sequences(2, 6), x_T="static", steps=2)
+    assert made.x.shape == (2, 6, *FRAME) and made.x.isfinite().all()
+
+
 def test_noise_is_inverted_with_the_factors_of_the_data():
     model, data = small(), sequences(3)
     factors = model.encode(data)
@@ -504,6 +511,13 @@ def test_a_saved_model_does_the_same(tmp_path, options):
     assert again.recipe() == model.recipe() and not again.training
     x_T = torch.randn_like(data.x)
     assert torch.equal(again.swap(data, data, x_T, 3).x, model.swap(data, data, x_T, 3).x)
+
+
+def test_loading_draws_none_of_the_callers_random_numbers(tmp_path):
+    small().save(tmp_path)
+    before = torch.random.get_rng_state()
+    DiffSDA.load(tmp_path)
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_a_folder_with_another_module_is_no_model(tmp_path):

@@ -18,6 +18,7 @@ from diffsda.probes import (
     leakage,
     mig,
     sap,
+    spread,
 )
 from diffsda.training import TrainConfig
 
@@ -155,6 +156,13 @@ def test_mig_and_sap_by_hand():
     assert sap(fit, fit) == pytest.approx((1 - 0.5 + 1 - 0.25) / 2, abs=0.02)
     doubled = table(torch.cat([y, y], 1), y)  # every factor is told twice
     assert mig(doubled) == 0 and sap(doubled, doubled) == 0
+
+
+def test_a_class_that_the_reader_meets_nowhere_costs_a_label_its_gap():
+    y = grid(5000)
+    y[:, 1] = 0
+    y[np.setdiff1d(np.arange(5000), spread(5000, 2000))[:3], 1] = 1  # rows that SAP does not read
+    assert sap(table(y, y), table(y, y)) == pytest.approx(0.75 / 2, abs=0.03)
 
 
 def test_quantities_count_as_well():
