@@ -292,7 +292,8 @@ def test_every_run_and_table_that_is_listed_can_be_called(listed, monkeypatch):
 GROUPS = {  # of trials, as 17_capacity calls them
     "length": "half first, by itself",
     "parts": "first quarter alone, first quarter and noise, first quarter and withheld, withheld alone",
-    "leak": "held, apart, residual, rising, rate, read back, apart 128 a step, read back 128 a step",
+    "leak": "held, apart, residual, rising, rate, read back, apart 128 a step, read back 128 a step, "
+    "read back seventh first, read back seventh first noise 0.05",
 }
 SOME_OF = ("methods", "ablations", "recipes", "trials", "afterwards")  # lists of names
 WHOLE = {("recipes", ""), *((name, "all") for name in SOME_OF)}
