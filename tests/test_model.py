@@ -544,7 +544,6 @@ FACTORS = Factors(torch.zeros(3, 4), torch.zeros(3, 5, 2))
         (lambda: MODEL.reconstruct(DATA, "static"), ["x_T", "'static'", "'random'"]),
         (lambda: MODEL.reconstruct(DATA, DATA.x[:2]), ["x_T", "(3, 5, 2, 3)", "(2, 5, 2, 3)"]),
         (lambda: MODEL.swap(DATA, DATA, DATA.x[0]), ["x_T", "(5, 2, 3)"]),
-        (lambda: MODEL.swap(sequences(3, 4), DATA, "static"), ["x_T", "(3, 4, 2, 3)"]),
         (lambda: MODEL.decode(FACTORS, 3.0), ["x_T", "3.0"]),
         (lambda: MODEL.decode(FACTORS, DATA.x.double()), ["x_T", "float64"]),
         (lambda: MODEL.decode(FACTORS, DATA.x.half()), ["x_T", "float16"]),
